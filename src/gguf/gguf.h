@@ -1,8 +1,9 @@
 /* gguf.h - the model file: opened by mapping, validated once, then only looked up.
  *
  * Promise: a file that opened is in bounds everywhere.  Every string, array, tensor shape, type and offset
- * has been checked against the file's length, so nothing needs re-checking afterwards.  Strings are UTF-8
- * bytes with a length, not NUL-terminated.  Tensors may be in any order and may alias the same bytes.
+ * has been checked against the file's length, so nothing needs re-checking afterwards.  Strings are bytes with
+ * a length, not NUL-terminated: keys and tensor names are unique, valid UTF-8 and hold no control bytes; the
+ * bytes of string values are not looked at.  Tensors may be in any order and may alias the same bytes.
  * Thread: read-only after gguf_open; share freely.  Source: docs/formats/gguf.md. */
 #ifndef DS4_GGUF_GGUF_H
 #define DS4_GGUF_GGUF_H
@@ -72,8 +73,8 @@ enum status gguf_f64(const struct gguf *g, const char *key, double *out, struct 
 enum status gguf_bool(const struct gguf *g, const char *key, bool *out, struct err *err);
 enum status gguf_str(const struct gguf *g, const char *key, struct gguf_string *out, struct err *err);
 
-/* Element i (i < kv->count) of a scalar or an array as a number; strings and bools are not numbers
- * (bool gives 0 or 1). */
+/* Element i (i < kv->count) of a scalar or an array as a number.  A bool gives 0 or 1, a string NaN
+ * or 0; gguf_integer truncates a float, and what int64 cannot hold becomes the nearest limit (NaN 0). */
 double gguf_number(const struct gguf_kv *kv, uint64_t i);
 int64_t gguf_integer(const struct gguf_kv *kv, uint64_t i);
 

@@ -30,6 +30,9 @@ struct block_iq2_xxs {		/* 256 elements in 8 groups of 32 */
 	uint8_t group[8][8];	/* 4 codebook indices, then u32: four 7-bit sign patterns, 4-bit scale */
 };
 
+#ifdef __cplusplus
+#define _Static_assert static_assert
+#endif
 _Static_assert(sizeof(struct block_q8_0) == 34, "Q8_0 block size");
 _Static_assert(sizeof(struct block_q2_k) == 84, "Q2_K block size");
 _Static_assert(sizeof(struct block_q4_k) == 144, "Q4_K block size");

@@ -3,8 +3,10 @@
  *   f16      IEEE half                       bf16    upper half of a float32
  *   e4m3     FP8: bias 7, no infinities, largest 448, subnormal step 2^-9, 0x7F/0xFF are NaN
  *   e2m1     FP4: 0 .5 1 1.5 2 3 4 6, sign in bit 3
- *   e8m0     a byte e that means 2^(e - 127)
- * Source: model.md 7.4, 7.6; gguf.md 6, 7. */
+ *   e8m0     a byte e that means 2^(e - 127); 0xFF is NaN
+ *
+ * A NaN stays a NaN where the format has one; its sign and payload are not kept.
+ * Source: docs/model.md, docs/formats/gguf.md; the OCP microscaling formats for what is NaN. */
 #ifndef DS4_QUANT_HALF_H
 #define DS4_QUANT_HALF_H
 
@@ -76,6 +78,8 @@ static inline uint16_t bf16_from_f32(float x)
 
 static inline float e8m0_to_f32(uint8_t e)
 {
+	if (e == 255)
+		return NAN;
 	return e ? f32_from_bits((uint32_t)e << 23) : 0x1p-127f;
 }
 
@@ -90,7 +94,7 @@ static inline float e4m3_to_f32(uint8_t b)
 	return b & 0x80 ? -m : m;
 }
 
-/* x is clamped to -448..448; NaN gives NaN. */
+/* x is clamped to -448..448; NaN gives 0x7F. */
 static inline uint8_t e4m3_from_f64(double x)
 {
 	double a = fabs(x), step;
@@ -122,7 +126,8 @@ static inline float e2m1_to_f32(uint8_t nibble)
 	return nibble & 8 ? -m : m;
 }
 
-/* x is clamped to -6..6.  Ties go to the even code: .25->0 .75->1 1.25->1 1.75->2 2.5->2 3.5->4 5->4. */
+/* x is clamped to -6..6.  Ties go to the even code: .25->0 .75->1 1.25->1 1.75->2 2.5->2 3.5->4 5->4.
+ * The format has no NaN: it gives 6. */
 static inline uint8_t e2m1_from_f64(double x)
 {
 	double a = fabs(x);
@@ -148,7 +153,7 @@ static inline uint8_t e2m1_from_f64(double x)
 }
 
 /* Exponent k of the least power of two with amax / 2^k <= top, computed on the float32 quotient as the
- * reference does (open question R6): k = ceil(log2(float(amax / top))). */
+ * reference does: k = ceil(log2(float(amax / top))).  amax is finite and above 0. */
 static inline int pow2_scale_exponent(double amax, double top)
 {
 	int e;

@@ -16,7 +16,8 @@ static inline uint8_t iq2_xxs_sign(uint32_t pattern)
 	return (uint8_t)(pattern | (uint32_t)__builtin_parity(pattern) << 7);
 }
 
-/* Decodes n elements (a multiple of the block length) at src into dst[n]; I32 is converted to float. */
+/* Decodes n elements (a multiple of the block length) at src into dst[n]; I32 is converted to float.
+ * src is aligned to 2 bytes for block types, to anything for the plain ones. */
 void quant_decode(float *dst, const void *src, enum dtype t, size_t n);
 
 #endif
