@@ -242,6 +242,7 @@ struct backend {
 	const char *name;
 	struct ops ops;
 	struct err err;			/* first failure since the last be_submit */
+	int failing;			/* set atomically by the thread that writes err */
 	struct be_numerics numerics;
 	size_t real_bytes;		/* size of an activation */
 	size_t row_bytes, key_bytes;	/* stored row and key */
@@ -270,7 +271,7 @@ const char *be_name(int i);	/* i-th known backend, NULL past the end */
 /* Waits for the step; returns and clears the first failure. */
 enum status be_submit(struct backend *be, struct err *err);
 
-/* Keeps the first failure of a step; for use inside operations. */
+/* Keeps the first failure of a step; for use inside operations, from any thread. */
 void be_fail(struct backend *be, enum status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* Activation buffers. */

@@ -1,0 +1,75 @@
+/* dot.h - the inner loops, behind one table per instruction set.
+ *
+ * Everything whose speed matters goes through struct dot_table: weight rows times activation rows for each
+ * weight type, rounding of activations, and the two float loops of attention.  dot_scalar.c is plain C and defines
+ * the results; a file for an instruction set fills the same table and is chosen once, at start.
+ *
+ * Rounded activations.  Q8_0, Q2_K, Q4_K and IQ2_XXS weights meet activations rounded to int8 in groups of 32:
+ *     d = max|x| / 127      q = round_half_even(x / d)      sum = sums of q over 16 elements (for the minimums)
+ * One form serves all types.  The relative error of a product of long vectors is about 0.4 % of its rms, half of
+ * what groups of 256 give.
+ *
+ * Order of sums, the same in every file, so that a result depends neither on the instruction set nor on how many
+ * rows are done at once:
+ *   quantised   Inside a group of 32 everything is an integer and exact.  A group gives one float term; term g is
+ *               added to lane g mod 8; the lanes are added as ((0+4)+(2+6))+((1+5)+(3+7)).  No fused multiply-add.
+ *   float       Element i is added to lane i mod 32; then halves: lanes l and l+16, l+8, l+4, l+2, l+1.  A file may
+ *               fuse multiply and add here, so float results differ in the last bits between instruction sets. */
+#ifndef DS4_BACKEND_CPU_DOT_H
+#define DS4_BACKEND_CPU_DOT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "quant/dtype.h"
+
+enum {
+	DOT_GROUP = 32,	/* activations that share a scale */
+	DOT_SUM = 16,	/* activations in one sum */
+	DOT_TILE = 32,	/* most activation rows in one call */
+	DOT_LANES = 32	/* partial sums of a float product */
+};
+
+/* One row of activations: as floats, and rounded (only what the weight type reads is set). */
+struct dot_x {
+	const float *f;		/* [in] */
+	const int8_t *q;	/* [in] */
+	const float *d;		/* [in / 32] */
+	const int16_t *sum;	/* [in / 16] */
+};
+
+/* y[i * y_stride + r] = weight row r . activation row i */
+struct dot_job {
+	const uint8_t *w;	/* [rows], row_bytes apart */
+	size_t row_bytes;
+	int32_t rows, in;
+	const struct dot_x *x;	/* [n] */
+	int32_t n;		/* 1..DOT_TILE */
+	float *y;
+	size_t y_stride;
+};
+
+struct dot_table {
+	const char *name;
+	void (*matrix[DTYPE_COUNT])(const struct dot_job *j);	/* NULL: no kernel */
+	/* n is a multiple of 32.  A NaN or infinity in a group makes its d NaN, so that it is not lost. */
+	void (*quantise)(int8_t *q, float *d, int16_t *sum, const float *x, int32_t n);
+	/* z[i] = q . rows[i], i < n; rows are width apart; width is a multiple of 32. */
+	void (*scores)(float *z, const float *q, const float *rows, int32_t n, int32_t width);
+	/* acc += sum_i weight[i] * rows[i], for each channel in order of i. */
+	void (*accumulate)(float *acc, const float *weight, const float *rows, int32_t n, int32_t width);
+};
+
+const struct dot_table *dot_scalar(void);
+
+/* The best table for this machine. */
+const struct dot_table *dot_choose(void);
+
+/* Does the kernel of this type read rounded activations? */
+static inline bool dot_rounds(enum dtype t)
+{
+	return t == DTYPE_Q8_0 || t == DTYPE_Q2_K || t == DTYPE_Q4_K || t == DTYPE_IQ2_XXS;
+}
+
+#endif

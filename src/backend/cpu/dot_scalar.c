@@ -1,0 +1,366 @@
+/* dot_scalar.c - the inner loops in plain C: the definition for the other instruction sets, and the fallback.
+ *
+ * What  Weight rows times up to 32 activation rows, for every type; rounding of activations; attention's loops.
+ * How   A weight block is first expanded into int8 codes with integer scales (or into floats), then used for
+ *       every activation row of the call, so one row (decode) and many (prefill) are the same code and the same
+ *       sums.  Loops have fixed lengths and independent lanes: compilers turn them into vector code.
+ * Careful
+ *       - The order of float sums is a promise of dot.h: eight lanes for quantised types, 32 for float types.
+ *       - Sums of products fit a float exactly: at most 32 * 127 * 43 * 31 for IQ2_XXS, below 2^24.
+ * Source: docs/formats/gguf.md, quant/quant.c. */
+#include "backend/cpu/dot.h"
+
+#include <string.h>
+
+#include "quant/blocks.h"
+#include "quant/half.h"
+#include "quant/quant.h"
+
+static inline float add_lanes8(const float *a)
+{
+	return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+}
+
+static inline float add_lanes32(const float *a)
+{
+	float t[16];
+
+	for (int i = 0; i < 16; i++)
+		t[i] = a[i] + a[i + 16];
+	for (int half = 8; half; half /= 2)
+		for (int i = 0; i < half; i++)
+			t[i] += t[i + half];
+	return t[0];
+}
+
+static inline int32_t dot16(const int8_t *a, const int8_t *b)
+{
+	int32_t s = 0;
+
+	for (int i = 0; i < 16; i++)
+		s += (int16_t)a[i] * (int16_t)b[i];
+	return s;
+}
+
+static inline int32_t dot32(const int8_t *a, const int8_t *b)
+{
+	int32_t s = 0;
+
+	for (int i = 0; i < 32; i++)
+		s += (int16_t)a[i] * (int16_t)b[i];
+	return s;
+}
+
+/* ------------------------------------------------------------------ Q8_0 */
+
+static void matrix_q8_0(const struct dot_job *j)
+{
+	const int32_t groups = j->in / 32;
+
+	for (int32_t r = 0; r < j->rows; r++) {
+		const struct block_q8_0 *w = (const void *)(j->w + (size_t)r * j->row_bytes);
+
+		for (int32_t i = 0; i < j->n; i++) {
+			const struct dot_x *x = &j->x[i];
+			float lane[8] = {0};
+
+			for (int32_t g = 0; g < groups; g++) {
+				float scale = f16_to_f32(w[g].d) * x->d[g];
+
+				lane[g % 8] += scale * (float)dot32(w[g].q, x->q + 32 * g);
+			}
+			j->y[(size_t)i * j->y_stride + (size_t)r] = add_lanes8(lane);
+		}
+	}
+}
+
+/* ------------------------------------------------------------------ types with blocks of 256 */
+
+/* A block in one form for all: element = d * scale * code - dmin * min. */
+struct expanded {
+	float d, dmin;
+	int16_t scale[16];	/* per 16 elements, or the first 8 per 32 */
+	int16_t min[16];	/* likewise */
+	int8_t code[256];
+};
+
+static void expand_q2_k(struct expanded *e, const struct block_q2_k *b)
+{
+	e->d = f16_to_f32(b->d);
+	e->dmin = f16_to_f32(b->dmin);
+	for (int i = 0; i < 16; i++) {
+		e->scale[i] = b->scale_min[i] & 15;
+		e->min[i] = b->scale_min[i] >> 4;
+	}
+	for (int half = 0; half < 2; half++)
+		for (int k = 0; k < 4; k++)
+			for (int i = 0; i < 32; i++)
+				e->code[128 * half + 32 * k + i] = b->q[32 * half + i] >> 2 * k & 3;
+}
+
+static void expand_q4_k(struct expanded *e, const struct block_q4_k *b)
+{
+	e->d = f16_to_f32(b->d);
+	e->dmin = f16_to_f32(b->dmin);
+	for (int i = 0; i < 4; i++) {
+		e->scale[i] = b->s[i] & 63;
+		e->min[i] = b->s[i + 4] & 63;
+		e->scale[i + 4] = (int16_t)((b->s[i + 8] & 15) | b->s[i] >> 6 << 4);
+		e->min[i + 4] = (int16_t)(b->s[i + 8] >> 4 | b->s[i + 4] >> 6 << 4);
+	}
+	for (int k = 0; k < 4; k++)
+		for (int i = 0; i < 32; i++) {
+			e->code[64 * k + i] = b->q[32 * k + i] & 15;
+			e->code[64 * k + 32 + i] = (int8_t)(b->q[32 * k + i] >> 4);
+		}
+}
+
+/* Eight magnitudes in one word; the sign bits select bytes to negate (no byte carries: magnitudes are 8..43). */
+static inline uint64_t negate_bytes(uint64_t magnitude, uint8_t signs)
+{
+	uint64_t bit = signs * UINT64_C(0x0101010101010101) & UINT64_C(0x8040201008040201);
+	uint64_t one = (bit + UINT64_C(0x7F7F7F7F7F7F7F7F)) >> 7 & UINT64_C(0x0101010101010101);
+
+	return (magnitude ^ one * 255) + one;
+}
+
+static void expand_iq2_xxs(struct expanded *e, const struct block_iq2_xxs *b)
+{
+	e->d = f16_to_f32(b->d) * 0.125f;	/* (0.5 + s) * 0.25 = (2 s + 1) / 8 */
+	for (int g = 0; g < 8; g++) {
+		uint32_t word;
+
+		memcpy(&word, b->group[g] + 4, sizeof word);
+		e->scale[g] = (int16_t)(2 * (word >> 28) + 1);
+		for (int k = 0; k < 4; k++) {
+			uint64_t v;
+
+			memcpy(&v, iq2_xxs_grid[b->group[g][k]], sizeof v);
+			v = negate_bytes(v, iq2_xxs_sign(word >> 7 * k & 127));
+			memcpy(e->code + 32 * g + 8 * k, &v, sizeof v);
+		}
+	}
+}
+
+static inline void add_q2_k(float *lane, const struct expanded *e, const struct dot_x *x, int32_t b)
+{
+	const int8_t *q = x->q + 256 * b;
+	const int16_t *sum = x->sum + 16 * b;
+
+	for (int g = 0; g < 8; g++) {
+		int32_t s = e->scale[2 * g] * dot16(e->code + 32 * g, q + 32 * g) +
+			    e->scale[2 * g + 1] * dot16(e->code + 32 * g + 16, q + 32 * g + 16);
+		int32_t m = e->min[2 * g] * sum[2 * g] + e->min[2 * g + 1] * sum[2 * g + 1];
+
+		lane[g] += (e->d * (float)s - e->dmin * (float)m) * x->d[8 * b + g];
+	}
+}
+
+static inline void add_q4_k(float *lane, const struct expanded *e, const struct dot_x *x, int32_t b)
+{
+	const int8_t *q = x->q + 256 * b;
+	const int16_t *sum = x->sum + 16 * b;
+
+	for (int g = 0; g < 8; g++) {
+		int32_t s = e->scale[g] * dot32(e->code + 32 * g, q + 32 * g);
+		int32_t m = e->min[g] * (sum[2 * g] + sum[2 * g + 1]);
+
+		lane[g] += (e->d * (float)s - e->dmin * (float)m) * x->d[8 * b + g];
+	}
+}
+
+static inline void add_iq2_xxs(float *lane, const struct expanded *e, const struct dot_x *x, int32_t b)
+{
+	const int8_t *q = x->q + 256 * b;
+
+	for (int g = 0; g < 8; g++) {
+		int32_t s = e->scale[g] * dot32(e->code + 32 * g, q + 32 * g);
+
+		lane[g] += e->d * x->d[8 * b + g] * (float)s;
+	}
+}
+
+/* matrix_T for a type with expand_T and add_T. */
+#define MATRIX_256(T)                                                                              \
+	static void matrix_##T(const struct dot_job *j)                                            \
+	{                                                                                          \
+		const int32_t blocks = j->in / 256;                                                \
+		struct expanded e;                                                                 \
+                                                                                                   \
+		for (int32_t r = 0; r < j->rows; r++) {                                            \
+			const struct block_##T *w = (const void *)(j->w + (size_t)r * j->row_bytes); \
+			float lane[DOT_TILE][8] = {{0}};                                           \
+                                                                                                   \
+			for (int32_t b = 0; b < blocks; b++) {                                     \
+				expand_##T(&e, &w[b]);                                             \
+				for (int32_t i = 0; i < j->n; i++)                                 \
+					add_##T(lane[i], &e, &j->x[i], b);                         \
+			}                                                                          \
+			for (int32_t i = 0; i < j->n; i++)                                         \
+				j->y[(size_t)i * j->y_stride + (size_t)r] = add_lanes8(lane[i]);   \
+		}                                                                                  \
+	}
+
+MATRIX_256(q2_k)
+MATRIX_256(q4_k)
+MATRIX_256(iq2_xxs)
+
+/* ------------------------------------------------------------------ float types */
+
+enum { CHUNK = 256 };	/* weights expanded at once; a multiple of the lanes */
+
+static inline void add_floats(float *lane, const float *w, const float *x, int32_t n)
+{
+	float t[DOT_LANES];
+	int32_t i = 0;
+
+	memcpy(t, lane, sizeof t);
+	for (; i + DOT_LANES <= n; i += DOT_LANES)
+		for (int k = 0; k < DOT_LANES; k++)
+			t[k] += w[i + k] * x[i + k];
+	for (int k = 0; i < n; i++, k++)
+		t[k] += w[i] * x[i];
+	memcpy(lane, t, sizeof t);
+}
+
+/* f16_to_f32 without branches (and without unsigned comparisons, which old vector units lack).
+ * Subnormals: 2^-14 * (1 + man/1024) - 2^-14 is exact. */
+static inline float half_value(uint16_t h)
+{
+	int32_t sign = (int32_t)((uint32_t)(h & 0x8000) << 16), rest = (h & 0x7FFF) << 13;
+	int32_t tiny = (int32_t)f32_bits(f32_from_bits((uint32_t)rest + (113u << 23)) - 0x1p-14f);
+	int32_t bits = rest + (rest >= 0x0F800000 ? 224 << 23 : 112 << 23);
+
+	return f32_from_bits((uint32_t)(sign | (rest < 0x00800000 ? tiny : bits)));
+}
+
+static void expand_f16(float *out, const uint8_t *w, int32_t n)
+{
+	const uint16_t *h = (const void *)w;
+
+	for (int32_t i = 0; i < n; i++)
+		out[i] = half_value(h[i]);
+}
+
+static void expand_bf16(float *out, const uint8_t *w, int32_t n)
+{
+	const uint16_t *h = (const void *)w;
+
+	for (int32_t i = 0; i < n; i++)
+		out[i] = f32_from_bits((uint32_t)h[i] << 16);
+}
+
+static void expand_f32(float *out, const uint8_t *w, int32_t n)
+{
+	memcpy(out, w, (size_t)n * sizeof *out);
+}
+
+static inline void matrix_float(const struct dot_job *j, size_t element_bytes,
+				void (*expand)(float *out, const uint8_t *w, int32_t n))
+{
+	float chunk[CHUNK], lane[DOT_TILE][DOT_LANES];
+
+	for (int32_t r = 0; r < j->rows; r++) {
+		const uint8_t *w = j->w + (size_t)r * j->row_bytes;
+
+		memset(lane, 0, (size_t)j->n * sizeof lane[0]);
+		for (int32_t at = 0; at < j->in; at += CHUNK) {
+			int32_t n = j->in - at < CHUNK ? j->in - at : CHUNK;
+
+			expand(chunk, w + (size_t)at * element_bytes, n);
+			for (int32_t i = 0; i < j->n; i++)
+				add_floats(lane[i], chunk, j->x[i].f + at, n);
+		}
+		for (int32_t i = 0; i < j->n; i++)
+			j->y[(size_t)i * j->y_stride + (size_t)r] = add_lanes32(lane[i]);
+	}
+}
+
+static void matrix_f16(const struct dot_job *j)
+{
+	matrix_float(j, 2, expand_f16);
+}
+
+static void matrix_bf16(const struct dot_job *j)
+{
+	matrix_float(j, 2, expand_bf16);
+}
+
+static void matrix_f32(const struct dot_job *j)
+{
+	matrix_float(j, 4, expand_f32);
+}
+
+/* ------------------------------------------------------------------ activations and attention */
+
+static void quantise(int8_t *q, float *d, int16_t *sum, const float *x, int32_t n)
+{
+	for (int32_t g = 0; g < n / 32; g++, x += 32, q += 32, sum += 2) {
+		int32_t top = 0, part[2] = {0, 0};
+		float inv;
+
+		for (int i = 0; i < 32; i++) {	/* magnitudes are ordered like their bits; NaN and infinity on top */
+			int32_t a = (int32_t)(f32_bits(x[i]) & 0x7FFFFFFF);
+
+			top = a > top ? a : top;
+		}
+		d[g] = top < 0x7F800000 ? f32_from_bits((uint32_t)top) / 127.0f : NAN;
+		inv = d[g] > 0x1p-120f ? 1.0f / d[g] : 0;	/* below: 1/d would overflow */
+		for (int i = 0; i < 32; i++) {	/* adding 1.5 * 2^23 rounds to an integer, ties to even */
+			int32_t v = (int32_t)f32_bits(x[i] * inv + 12582912.0f) - 0x4B400000;
+
+			v = v > 127 ? 127 : v < -127 ? -127 : v;
+			q[i] = (int8_t)v;
+			part[i / 16] += v;
+		}
+		sum[0] = (int16_t)part[0];
+		sum[1] = (int16_t)part[1];
+	}
+}
+
+static void scores(float *z, const float *q, const float *rows, int32_t n, int32_t width)
+{
+	for (int32_t i = 0; i < n; i++) {
+		float lane[DOT_LANES] = {0};
+
+		add_floats(lane, q, rows + (size_t)i * (size_t)width, width);
+		z[i] = add_lanes32(lane);
+	}
+}
+
+static void accumulate(float *acc, const float *weight, const float *rows, int32_t n, int32_t width)
+{
+	for (int32_t at = 0; at < width; at += 32) {
+		float t[32];
+
+		memcpy(t, acc + at, sizeof t);
+		for (int32_t i = 0; i < n; i++) {
+			const float *row = rows + (size_t)i * (size_t)width + at;
+
+			for (int k = 0; k < 32; k++)
+				t[k] += weight[i] * row[k];
+		}
+		memcpy(acc + at, t, sizeof t);
+	}
+}
+
+static const struct dot_table table = {
+	.name = "plain C",
+	.matrix = {
+		[DTYPE_F32] = matrix_f32,
+		[DTYPE_F16] = matrix_f16,
+		[DTYPE_BF16] = matrix_bf16,
+		[DTYPE_Q8_0] = matrix_q8_0,
+		[DTYPE_Q2_K] = matrix_q2_k,
+		[DTYPE_Q4_K] = matrix_q4_k,
+		[DTYPE_IQ2_XXS] = matrix_iq2_xxs,
+	},
+	.quantise = quantise,
+	.scores = scores,
+	.accumulate = accumulate,
+};
+
+const struct dot_table *dot_scalar(void)
+{
+	return &table;
+}
