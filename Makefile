@@ -51,7 +51,7 @@ only = $(if $(T),$(foreach f,$(1),$(if $(findstring $(T),$(f)),$(f))),$(1))
 # Mutation tests are about memory errors, so they run under the sanitizers alone; the parsers of files and
 # text, which outsiders feed, run both ways.
 MUTATION   := %_mutation_test.c %/mutation_test.c
-ASAN_FILES := tests/unit/base/% tests/unit/gguf/% tests/unit/tokenizer/% tests/unit/chat/% $(MUTATION)
+ASAN_FILES := tests/unit/base/% tests/unit/quant/% tests/unit/gguf/% tests/unit/tokenizer/% tests/unit/chat/% $(MUTATION)
 TSAN_FILES := tests/unit/base/% tests/unit/backend/% tests/unit/engine/%
 
 PLAIN_TESTS := $(call only,$(filter-out $(MUTATION),$(TEST_SRC)))

@@ -51,6 +51,7 @@ for group; do
 	build)
 		need libjansson-dev jansson jansson.h jansson jansson
 		need libedit-dev - histedit.h libedit edit
+		need libxxhash-dev xxhash xxhash.h libxxhash xxhash
 		;;
 	test)
 		need libcmocka-dev cmocka "stdarg.h stddef.h stdint.h setjmp.h cmocka.h" cmocka cmocka

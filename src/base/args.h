@@ -76,11 +76,11 @@ struct arg_spec {
 #define ARG_FLAG(n, c, S, field, text) \
 	{.kind = ARG_KIND_FLAG, .name = (n), .letter = (c), .dest = ARG_FIELD(S, field, bool), .help = (text)}
 #define ARG_INT(n, c, S, field, lo, hi, var, text)                                                           \
-	{.kind = ARG_KIND_INT, .name = (n), .letter = (c), .dest = ARG_FIELD(S, field, int64_t), .min = (lo), \
-	 .max = (hi), .metavar = (var), .help = (text)}
+	{.kind = ARG_KIND_INT, .name = (n), .letter = (c), .dest = ARG_FIELD(S, field, int64_t), .min = (double)(lo), \
+	 .max = (double)(hi), .metavar = (var), .help = (text)}
 #define ARG_REAL(n, c, S, field, lo, hi, var, text)                                                          \
-	{.kind = ARG_KIND_REAL, .name = (n), .letter = (c), .dest = ARG_FIELD(S, field, double), .min = (lo), \
-	 .max = (hi), .metavar = (var), .help = (text)}
+	{.kind = ARG_KIND_REAL, .name = (n), .letter = (c), .dest = ARG_FIELD(S, field, double), .min = (double)(lo), \
+	 .max = (double)(hi), .metavar = (var), .help = (text)}
 #define ARG_TEXT(n, c, S, field, var, text)                                                          \
 	{.kind = ARG_KIND_TEXT, .name = (n), .letter = (c), .dest = ARG_FIELD(S, field, const char *), \
 	 .metavar = (var), .help = (text)}

@@ -68,12 +68,13 @@ static bool expected(struct reader *r, const char *what)
 		}
 	}
 	if (c < 0)
-		strcpy(found, "the end");
+		snprintf(found, sizeof found, "the end");
 	else if (c > 0x20 && c < 0x7F)
 		snprintf(found, sizeof found, "'%c'", c);
 	else
 		snprintf(found, sizeof found, "byte 0x%02x", (unsigned)c);
-	err_set(r->err, ERR_ARGUMENT, "JSON line %zu column %zu: expected %s, found %s", line, column, what, found);
+	err_set(r->err, ERR_ARGUMENT, "JSON line %zu column %zu: expected %s, found %s", line, column, what,
+		found);
 	return false;
 }
 
@@ -155,7 +156,8 @@ static bool read_string(struct reader *r, struct buf *out)
 			r->at++;
 		utf8_add_lossy(out, r->text + start, r->at - start);
 		if (c < 0x20)
-			return expected(r, c < 0 ? "the closing quote of a string" : "no control character in a string");
+			return expected(r, c < 0 ? "the closing quote of a string"
+						 : "no control character in a string");
 		r->at++;
 		if (c == '"')
 			break;
@@ -375,7 +377,8 @@ static json_t *read_value(struct reader *r)
 	c = peek(r);
 	if (c == '{' || c == '[') {
 		if (r->depth == JSON_MAX_DEPTH) {
-			err_set(r->err, ERR_ARGUMENT, "JSON: expected at most %d levels, found more", JSON_MAX_DEPTH);
+			err_set(r->err, ERR_ARGUMENT, "JSON: expected at most %d levels, found more",
+				JSON_MAX_DEPTH);
 			return NULL;
 		}
 		r->at++;

@@ -72,7 +72,7 @@ static void write_real(struct buf *out, double v)
 		return;
 	}
 	shortest(text, v);
-	exponent = atoi(strchr(text, 'e') + 1);
+	exponent = (int)strtol(strchr(text, 'e') + 1, NULL, 10);
 	for (const char *p = text; *p != 'e'; p++)	/* drops sign and decimal point */
 		if (*p >= '0' && *p <= '9')
 			digits[n++] = *p;

@@ -1,25 +1,29 @@
 /* thread.c - the pool of threads behind parallel_for().
  *
- * What  n - 1 workers wait for a round; a round is (fn, ctx, n items).  Every thread takes one contiguous range of
- *       the items, the caller range 0, and the caller returns when all ranges are done.
+ * What  A round is (fn, ctx, n items), cut into a few contiguous ranges.  The caller and n - 1 workers take ranges until
+ *       none is left; the caller returns when all are done.
  * Why   One token of a small model is some hundred operations of 5-50 us each: a fork-join has to cost well under a
- *       microsecond, which no sleeping primitive does.  So both sides spin first, and sleep only when nothing comes.
- * How   `round` counts rounds.  The caller writes the job, then increments `round`; a worker that sees a new value
- *       runs its range and decrements `left`.  Whoever gives up spinning announces it (`sleepers`, `caller_sleeps`)
- *       and waits on a condition variable; the other side looks at the announcement after its own write.
+ *       microsecond, which no sleeping primitive does.  And on a busy machine a worker may not get a core for
+ *       milliseconds: the caller must not wait for one that has not begun.
+ * How   `ticket` holds the number of the round (high half) and how many ranges are left to take (low half); taking one
+ *       is a compare-and-swap.  A worker that comes late finds nothing and goes on waiting.  Both sides spin first;
+ *       whoever gives up announces it (`sleepers`, `caller_sleeps`) and waits on a condition variable; the other side
+ *       looks at the announcement after its own write.
  * Careful
- *       - Announcement and count are each written by one side and read by the other in the opposite order, so all
- *         four accesses are sequentially consistent: with less, both sides could miss each other and sleep for ever.
- *       - The job is read only after `round` changed and never after `left` was decremented: the caller may already be
+ *       - Announcement and ticket (or `done`) are each written by one side and read by the other in the opposite order, so
+ *         these accesses are sequentially consistent: with less, both sides could miss each other and sleep for ever.
+ *       - The job may be read only between taking a range and counting it as done; at any other time the caller may be
  *         writing the next one.
- *       - A machine with fewer cores than threads (or busy ones) must not spin a time slice away: spinning is short,
- *         and absent when the pool has more threads than cpu_count(). */
+ *       - The round number keeps a swap prepared in one round from succeeding in the next.
+ *       - A machine with fewer cores than threads must not spin a time slice away: spinning is short, and absent when
+ *         the pool has more threads than cpu_count(). */
 #define _GNU_SOURCE	/* CPU_ALLOC, sched_getaffinity */
 #include "base/thread.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,7 +32,8 @@
 
 enum {
 	MAX_THREADS = 1024,
-	SPIN = 2000	/* looks at the flag before sleeping: 20 to 100 us */
+	SPIN = 2000,			/* looks at the ticket before sleeping: 20 to 100 us */
+	RANGES_PER_THREAD = 2		/* a late worker then costs half of its share */
 };
 
 struct worker {
@@ -45,16 +50,16 @@ struct pool {
 	void (*fn)(void *ctx, long begin, long end, int thread);
 	void *ctx;
 	long n;
-	int stop;
+	uint32_t ranges;
 
-	/* Apart from each other: the caller writes the first, the workers the second. */
-	_Alignas(64) atomic_uint round;
-	_Alignas(64) atomic_int left;
+	/* Apart from each other: all threads swap the first, the workers count in the second. */
+	_Alignas(64) atomic_uint_least64_t ticket;
+	_Alignas(64) atomic_uint done;		/* ranges that workers have finished in this round */
 	_Alignas(64) atomic_int sleepers;
-	atomic_int caller_sleeps;
+	atomic_int caller_sleeps, stop;
 
 	pthread_mutex_t mutex;
-	pthread_cond_t work, done;
+	pthread_cond_t work, finished;
 };
 
 static inline void relax(void)
@@ -66,33 +71,38 @@ static inline void relax(void)
 #endif
 }
 
-static void run_range(struct pool *p, int thread)
+/* Takes one range of the round that is on and runs it; false when there is none. */
+static int run_range(struct pool *p, int thread)
 {
-	long begin = (long)((__int128)p->n * thread / p->threads);
-	long end = (long)((__int128)p->n * (thread + 1) / p->threads);
+	uint_least64_t t = atomic_load_explicit(&p->ticket, memory_order_relaxed);
+	long i, begin, end;
 
-	if (begin < end)
-		p->fn(p->ctx, begin, end, thread);
+	do {
+		if (!(uint32_t)t)
+			return 0;
+	} while (!atomic_compare_exchange_weak_explicit(&p->ticket, &t, t - 1, memory_order_acquire,
+							memory_order_relaxed));
+	i = (long)(p->ranges - (uint32_t)t);
+	begin = (long)((__int128)p->n * i / p->ranges);
+	end = (long)((__int128)p->n * (i + 1) / p->ranges);
+	p->fn(p->ctx, begin, end, thread);
+	return 1;
 }
 
-/* Returns when the round is no longer `seen`. */
-static unsigned wait_round(struct pool *p, unsigned seen)
+/* Returns when there may be a range to take, or the pool is closing. */
+static void wait_work(struct pool *p)
 {
-	unsigned now;
-
 	for (int i = 0; i < p->spin; i++) {
-		now = atomic_load_explicit(&p->round, memory_order_acquire);
-		if (now != seen)
-			return now;
+		if ((uint32_t)atomic_load_explicit(&p->ticket, memory_order_relaxed))
+			return;
 		relax();
 	}
 	pthread_mutex_lock(&p->mutex);
 	atomic_fetch_add(&p->sleepers, 1);
-	while ((now = atomic_load(&p->round)) == seen)
+	while (!(uint32_t)atomic_load(&p->ticket) && !atomic_load(&p->stop))
 		pthread_cond_wait(&p->work, &p->mutex);
 	atomic_fetch_sub(&p->sleepers, 1);
 	pthread_mutex_unlock(&p->mutex);
-	return now;
 }
 
 static void *worker_main(void *arg)
@@ -100,47 +110,50 @@ static void *worker_main(void *arg)
 	struct worker *w = arg;
 	struct pool *p = w->pool;
 
-	for (unsigned seen = 0;;) {
-		seen = wait_round(p, seen);
-		if (p->stop)
-			return NULL;
-		run_range(p, w->thread);
-		if (atomic_fetch_sub(&p->left, 1) == 1 && atomic_load(&p->caller_sleeps)) {
-			pthread_mutex_lock(&p->mutex);
-			pthread_cond_signal(&p->done);
-			pthread_mutex_unlock(&p->mutex);
+	while (!atomic_load_explicit(&p->stop, memory_order_relaxed)) {
+		wait_work(p);
+		while (run_range(p, w->thread)) {
+			atomic_fetch_add(&p->done, 1);
+			if (atomic_load(&p->caller_sleeps)) {
+				pthread_mutex_lock(&p->mutex);
+				pthread_cond_signal(&p->finished);
+				pthread_mutex_unlock(&p->mutex);
+			}
 		}
 	}
+	return NULL;
 }
 
-/* Publishes what is in the pool's job fields. */
-static void start_round(struct pool *p)
+static void wake_workers(struct pool *p)
 {
-	atomic_fetch_add(&p->round, 1);
-	if (atomic_load(&p->sleepers)) {
-		pthread_mutex_lock(&p->mutex);
-		pthread_cond_broadcast(&p->work);
-		pthread_mutex_unlock(&p->mutex);
-	}
+	if (!atomic_load(&p->sleepers))
+		return;
+	pthread_mutex_lock(&p->mutex);
+	pthread_cond_broadcast(&p->work);
+	pthread_mutex_unlock(&p->mutex);
 }
 
-static void wait_done(struct pool *p)
+/* Waits until the workers have finished `count` ranges. */
+static void wait_done(struct pool *p, uint32_t count)
 {
 	for (int i = 0; i < p->spin; i++) {
-		if (!atomic_load_explicit(&p->left, memory_order_acquire))
+		if (atomic_load_explicit(&p->done, memory_order_acquire) == count)
 			return;
 		relax();
 	}
 	pthread_mutex_lock(&p->mutex);
 	atomic_store(&p->caller_sleeps, 1);
-	while (atomic_load(&p->left))
-		pthread_cond_wait(&p->done, &p->mutex);
+	while (atomic_load(&p->done) != count)
+		pthread_cond_wait(&p->finished, &p->mutex);
 	atomic_store(&p->caller_sleeps, 0);
 	pthread_mutex_unlock(&p->mutex);
 }
 
 void parallel_for(struct pool *p, long n, void (*fn)(void *ctx, long begin, long end, int thread), void *ctx)
 {
+	uint_least64_t round;
+	uint32_t mine = 0;
+
 	if (n <= 0)
 		return;
 	if (p->threads == 1 || n == 1) {
@@ -150,10 +163,14 @@ void parallel_for(struct pool *p, long n, void (*fn)(void *ctx, long begin, long
 	p->fn = fn;
 	p->ctx = ctx;
 	p->n = n;
-	atomic_store_explicit(&p->left, p->threads - 1, memory_order_relaxed);
-	start_round(p);
-	run_range(p, 0);
-	wait_done(p);
+	p->ranges = (uint32_t)(n < RANGES_PER_THREAD * p->threads ? n : RANGES_PER_THREAD * p->threads);
+	atomic_store_explicit(&p->done, 0, memory_order_relaxed);
+	round = (atomic_load_explicit(&p->ticket, memory_order_relaxed) >> 32) + 1;
+	atomic_store(&p->ticket, round << 32 | p->ranges);
+	wake_workers(p);
+	while (run_range(p, 0))
+		mine++;
+	wait_done(p, p->ranges - mine);
 }
 
 enum status pool_open(struct pool **out, int n, struct err *err)
@@ -170,7 +187,7 @@ enum status pool_open(struct pool **out, int n, struct err *err)
 	p->spin = n <= cpu_count() ? SPIN : 0;
 	pthread_mutex_init(&p->mutex, NULL);
 	pthread_cond_init(&p->work, NULL);
-	pthread_cond_init(&p->done, NULL);
+	pthread_cond_init(&p->finished, NULL);
 	p->worker = mem_array((size_t)n, sizeof *p->worker);
 	if (!p->worker) {
 		pool_close(p);
@@ -195,12 +212,14 @@ void pool_close(struct pool *p)
 {
 	if (!p)
 		return;
-	p->stop = 1;
-	start_round(p);
+	atomic_store(&p->stop, 1);
+	pthread_mutex_lock(&p->mutex);
+	pthread_cond_broadcast(&p->work);
+	pthread_mutex_unlock(&p->mutex);
 	for (int i = 0; i < p->started; i++)
 		pthread_join(p->worker[i].id, NULL);
 	pthread_cond_destroy(&p->work);
-	pthread_cond_destroy(&p->done);
+	pthread_cond_destroy(&p->finished);
 	pthread_mutex_destroy(&p->mutex);
 	mem_free(p->worker);
 	mem_free(p);

@@ -55,8 +55,7 @@ static enum status open_work(struct forward *f, int32_t T, int32_t n_logits, str
 	const struct shape *s = f->shape;
 
 #define X(name, type, rows, width)                                                        \
-	if (be_tensor(f->be, &f->work.name, type, rows, width, err) != OK)                \
-		return err_prefix(err, "work buffer " #name);
+	TRY(be_tensor(f->be, &f->work.name, type, rows, width, err));
 	WORK_BUFFERS(X)
 #undef X
 	f->row = mem_array((size_t)T, sizeof *f->row);
@@ -73,6 +72,7 @@ enum status forward_open(struct forward **out, struct backend *be, const struct 
 			 const struct kv_layout *layout, int32_t max_rows, int32_t max_logits, struct err *err)
 {
 	struct forward *f = mem_zero(sizeof *f);
+	enum status st;
 
 	*out = NULL;
 	if (!f)
@@ -83,9 +83,10 @@ enum status forward_open(struct forward **out, struct backend *be, const struct 
 	f->layout = layout;
 	f->max_rows = max_rows;
 	f->max_logits = max_logits;
-	if (open_work(f, max_rows, max_logits, err) != OK) {
+	st = open_work(f, max_rows, max_logits, err);
+	if (st != OK) {
 		forward_close(f);
-		return err->code;
+		return st;
 	}
 	*out = f;
 	return OK;

@@ -66,14 +66,13 @@ void kv_pool_clear(struct kv_pool *p)
 	memset(p, 0, sizeof *p);
 }
 
-static struct kv_block *block_get(struct kv_pool *p, struct err *err)
+static enum status block_get(struct kv_block **out, struct kv_pool *p, struct err *err)
 {
 	struct kv_block *b = p->free;
 
-	if (p->live >= p->limit) {
-		err_set(err, ERR_LIMIT, "KV memory is full: %d of %d blocks of 128 tokens are in use", p->live, p->limit);
-		return NULL;
-	}
+	if (p->live >= p->limit)
+		return err_set(err, ERR_LIMIT, "KV memory is full: %d of %d blocks of 128 tokens are in use", p->live,
+			       p->limit);
 	if (b) {
 		p->free = b->next_free;
 	} else {
@@ -82,13 +81,13 @@ static struct kv_block *block_get(struct kv_pool *p, struct err *err)
 			b->device = p->be->alloc(p->be, p->layout->block_bytes);
 		if (!b || !b->device) {
 			mem_free(b);
-			err_set(err, ERR_MEMORY, "no memory for a KV block of %zu bytes", p->layout->block_bytes);
-			return NULL;
+			return err_set(err, ERR_MEMORY, "no memory for a KV block of %zu bytes", p->layout->block_bytes);
 		}
 	}
 	b->refs = 1;
 	p->live++;
-	return b;
+	*out = b;
+	return OK;
 }
 
 static void block_put(struct kv_pool *p, struct kv_block *b)
@@ -141,11 +140,12 @@ enum status kv_reserve(struct kv *kv, int32_t end, struct err *err)
 	if (!grow_lists(kv, n))
 		return err_set(err, ERR_MEMORY, "no memory for a list of %d KV blocks", n);
 	while (kv->dev.n_block < n) {
-		struct kv_block *b = block_get(kv->pool, err);
+		struct kv_block *b;
+		enum status st = block_get(&b, kv->pool, err);
 
-		if (!b) {
+		if (st != OK) {
 			drop_blocks(kv, before);
-			return err->code;
+			return st;
 		}
 		append_block(kv, b);
 	}
@@ -278,6 +278,7 @@ enum status kv_fork(struct kv **out, const struct kv *from, struct err *err)
 {
 	struct backend *be = from->pool->be;
 	int32_t full = from->len / GEOM_BLOCK;
+	enum status st;
 	struct kv *kv;
 
 	TRY(kv_open(&kv, from->pool, from->max_check, err));
@@ -292,9 +293,10 @@ enum status kv_fork(struct kv **out, const struct kv *from, struct err *err)
 	}
 	kv->len = from->len;
 	if (kv->len % GEOM_BLOCK) {
-		if (kv_reserve(kv, kv->len, err) != OK) {
+		st = kv_reserve(kv, kv->len, err);
+		if (st != OK) {
 			kv_close(kv);
-			return err->code;
+			return st;
 		}
 		be->copy(be, kv->dev.block[full], from->dev.block[full], from->pool->layout->block_bytes);
 	}

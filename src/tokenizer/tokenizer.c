@@ -302,7 +302,7 @@ const char *token_bytes(const struct tokenizer *t, int32_t id, size_t *n)
 	return t->vocab.arena + t->vocab.token[id].at;
 }
 
-/* One piece of well-formed text. */
+/* One piece of well-formed text.  An added token's text may be found, but its bytes never merge to it. */
 static void encode_piece(const struct tokenizer *t, const char *p, size_t n, struct token_list *out)
 {
 	const struct vocab *v = &t->vocab;
@@ -310,7 +310,7 @@ static void encode_piece(const struct tokenizer *t, const char *p, size_t n, str
 	size_t before = out->n;
 	uint8_t known;
 
-	if (id < 0 || v->added[id]) {
+	if (id < 0) {
 		bpe_encode(&t->bpe, v, p, n, out);
 		return;
 	}

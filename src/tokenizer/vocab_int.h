@@ -35,7 +35,7 @@ enum status vocab_init(struct vocab *v, const struct gguf *g, struct err *err);
 void vocab_restore_added(struct vocab *v, const struct gguf *g);
 void vocab_clear(struct vocab *v);
 
-/* Id of the piece with these bytes, or -1.  Added tokens may be found too: ask added[]. */
+/* Id of the piece with these bytes, or -1.  Added tokens may be found, too: ask added[]. */
 int32_t vocab_find(const struct vocab *v, const char *p, size_t n);
 
 /* Turns the printable form in the file back into bytes: at most room bytes to out, *n of them.

@@ -295,7 +295,7 @@ static void add_tensors(struct writer *w)
 
 	matrix(w, "", "token_embd.weight", m->embed, m->hidden, m->vocab, 160);
 	for (int il = 0; il < m->layers; il++) {
-		char p[16];
+		char p[24];
 
 		snprintf(p, sizeof p, "blk.%d.", il);
 		add_mix(w, p, "hc_attn", MIX, 3);
@@ -488,7 +488,7 @@ static const char *const SPECIALS[] = {
 	"<think>", "</think>", "｜DSML｜", "<｜latest_reminder｜>", "<｜action｜>", "<｜query｜>", "<｜authority｜>",
 	"<｜domain｜>", "<｜title｜>", "<｜read_url｜>",
 };
-static const char *const MERGED[] = {"t h", "i n", "e r", "a n", "th e", "Ġ t", "Ġ a", "Ġt he"};
+static const char *const MERGED[] = {"t h", "i n", "e r", "a n", "th e", "Ġ t", "Ġ a", "Ġt an"};
 
 enum { N_SPECIALS = sizeof SPECIALS / sizeof *SPECIALS, N_MERGED = sizeof MERGED / sizeof *MERGED };
 
@@ -503,7 +503,7 @@ static void put_vocabulary(struct writer *w)
 	key_array(w, "tokenizer.ggml.tokens", STRING, m->vocab);
 	for (int i = 0; i < m->vocab; i++) {
 		int byte = i - N_SPECIALS, merged = byte - 256;
-		char s[16];
+		char s[24];
 
 		if (byte < 0) {
 			put_str(w, SPECIALS[i]);

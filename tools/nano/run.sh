@@ -12,7 +12,7 @@ check() {	# the training code against transformers and the tokenizer against Hug
 	python3 train.py --debug --steps 60 --out "$OUT/debug"
 }
 train() {	# 850 s gave 238 M tokens
-	python3 train.py --seconds "${SECONDS_BF16:-1100}" --out "$OUT/bf16"
+	python3 train.py --seconds "${SECONDS_BF16:-850}" --out "$OUT/bf16"
 	python3 post.py "$OUT/bf16/nano.pt" "$OUT/bf16"
 }
 quantise() {	# 36 M tokens more with the routed experts held in IQ2_XXS and Q2_K

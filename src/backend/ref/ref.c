@@ -51,7 +51,7 @@ double ref_weight_at(const struct weight *w, size_t i)
 
 /* ------------------------------------------------------------------ products */
 
-static double dot(const float *w, const double *x, int32_t n)
+REF_WIDE static double dot(const float *w, const double *x, int32_t n)
 {
 	double sum = 0;
 
@@ -509,6 +509,7 @@ static const struct ops ref_ops = {
 enum status ref_open(struct backend **out, const struct be_options *opt, struct err *err)
 {
 	struct ref *ref;
+	enum status st;
 
 	*out = NULL;
 	if (opt->numerics.packed && (!opt->numerics.fp8 || !opt->numerics.fp4))
@@ -517,9 +518,10 @@ enum status ref_open(struct backend **out, const struct be_options *opt, struct 
 	ref = mem_zero(sizeof *ref);
 	if (!ref)
 		return err_set(err, ERR_MEMORY, "backend ref: out of memory");
-	if (pool_open(&ref->pool, opt->threads > 0 ? opt->threads : cpu_count(), err) != OK) {
+	st = pool_open(&ref->pool, opt->threads > 0 ? opt->threads : cpu_count(), err);
+	if (st != OK) {
 		mem_free(ref);
-		return err->code;
+		return st;
 	}
 	ref->be = (struct backend){
 		.name = "ref", .ops = ref_ops, .numerics = opt->numerics, .real_bytes = sizeof(double),

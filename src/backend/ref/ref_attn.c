@@ -422,7 +422,7 @@ static int32_t gather(struct backend *be, const struct step *s, const struct att
 }
 
 /* One head: o = sum_i softmax_i(q . R_i / sqrt(512), sink) R_i. */
-static void attend_head(double *o, const double *q, const double *rows, int32_t n, double sink, double *z)
+REF_WIDE static void attend_head(double *o, const double *q, const double *rows, int32_t n, double sink, double *z)
 {
 	double top = sink, sum;
 

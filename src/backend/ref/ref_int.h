@@ -5,6 +5,15 @@
 #include "backend/backend.h"
 #include "base/thread.h"
 
+/* Loops that are worth compiling twice: the machine's wider vectors change the order of a sum, never its definition.
+ * (Sanitizers cannot run code before they are set up, which choosing at load time would need.) */
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
+	!defined(__SANITIZE_THREAD__)
+#define REF_WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define REF_WIDE
+#endif
+
 struct ref {
 	struct backend be;
 	struct pool *pool;

@@ -317,6 +317,10 @@ static void commands_are_found_listed_and_suggested(void **state)
 	assert_ptr_equal(args_command(all, "inspect", &err), &inspect);
 	assert_null(args_command(all, "inspct", &err));
 	assert_string_equal(err.msg, "unknown command 'inspct'; did you mean 'inspect'?");
+	assert_null(args_command(all, "rnu", &err));
+	assert_string_equal(err.msg, "unknown command 'rnu'; did you mean 'run'?");
+	assert_null(args_command(all, "rxx", &err));
+	assert_string_equal(err.msg, "unknown command 'rxx'; --help lists the commands");
 	assert_null(args_command(all, "frobnicate", &err));
 	assert_string_equal(err.msg, "unknown command 'frobnicate'; --help lists the commands");
 	args_overview(&b, "ds4", all, 80);

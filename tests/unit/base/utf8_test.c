@@ -90,7 +90,7 @@ static void every_scalar_value_survives_encoding(void **state)
 	(void)state;
 	for (uint32_t cp = 0; cp < 0x110000; cp++) {
 		char s[4];
-		uint32_t back;
+		uint32_t back = 0;
 		size_t n;
 		int valid;
 

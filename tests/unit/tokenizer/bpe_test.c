@@ -163,7 +163,7 @@ static void words_of_the_vocabulary_merge_as_the_obvious_loop(void **state)
 	}
 }
 
-static void a_megabyte_of_one_character_takes_less_than_a_second(void **state)
+static void a_megabyte_of_one_character_does_not_take_quadratic_time(void **state)
 {
 	struct tokenizer *t = open_tokenizer(REAL);
 	static const char *const unit[] = {"a", " ", "\xE4\xB8\x96", "\xFF"};
@@ -184,8 +184,8 @@ static void a_megabyte_of_one_character_takes_less_than_a_second(void **state)
 		took = (double)(clock() - before) / CLOCKS_PER_SEC;
 		assert_false(l.failed);
 		assert_true(l.n >= used / 128 && l.n <= used);
-		if (took >= SLOWER)
-			fail_msg("\"%s\": expected less than %d s, took %.3f s", unit[k], SLOWER, took);
+		if (took >= 3 * SLOWER)		/* 0.1 to 0.3 s on an idle core; quadratic time would be hours */
+			fail_msg("\"%s\": expected less than %d s, took %.3f s", unit[k], 3 * SLOWER, took);
 		token_list_clear(&l);
 	}
 	mem_free(p);
@@ -221,7 +221,7 @@ int main(void)
 		cmocka_unit_test(single_bytes_have_the_published_ids),
 		cmocka_unit_test(short_and_long_pieces_merge_as_the_obvious_loop),
 		cmocka_unit_test(words_of_the_vocabulary_merge_as_the_obvious_loop),
-		cmocka_unit_test(a_megabyte_of_one_character_takes_less_than_a_second),
+		cmocka_unit_test(a_megabyte_of_one_character_does_not_take_quadratic_time),
 		cmocka_unit_test(a_long_piece_without_memory_fails_and_leaves_the_list),
 	};
 

@@ -25,10 +25,10 @@
 
 /* How many times longer things may take: sanitizers are slow. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOWER 15
+#define SLOWER 5
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define SLOWER 15
+#define SLOWER 5
 #endif
 #endif
 #ifndef SLOWER

@@ -153,6 +153,60 @@ static void a_small_vocabulary_with_ids_of_its_own_works(void **state)
 	tokenizer_close(t);
 }
 
+static void expect_ids(const struct tokenizer *t, const char *text, const int32_t *id, size_t n)
+{
+	struct token_list want = {0}, have = {0};
+
+	token_append(&want, id, n);
+	token_encode_control(t, text, strlen(text), &have);
+	assert_true(same_ids(text, &want, &have));
+	token_list_clear(&want);
+	token_list_clear(&have);
+}
+
+static void added_tokens_stay_literal_and_the_longest_wins(void **state)
+{
+	struct plan p = good_plan();
+	struct tokenizer *t = NULL;
+	struct err err = {0};
+	int32_t first;
+	size_t n;
+
+	(void)state;
+	first = (int32_t)p.n_tokens;
+	add_token(&p, "<é>");		/* é is a character of the printable form: byte E9 */
+	add_token(&p, "<tag>c");
+	add_token(&p, "<tag>cab");
+	p.n_types = 0;
+	if (open_plan(&t, &p, &err) != OK)
+		fail_msg("%s", err.msg);
+	assert_memory_equal(token_bytes(t, first, &n), "<é>", 4);
+	assert_int_equal(n, 4);
+	expect_ids(t, "<é>", (const int32_t[]){first}, 1);
+	expect_ids(t, "<tag>ca<tag>cab<tag>", (const int32_t[]){first + 1, id_of(&p, "a"), first + 2, id_of(&p, "<tag>")}, 4);
+	tokenizer_close(t);
+}
+
+static void a_word_that_is_a_token_still_has_to_be_reached_by_merges(void **state)
+{
+	struct plan p = good_plan();
+	struct tokenizer *t = NULL;
+	struct err err = {0};
+
+	(void)state;
+	add_token(&p, "bc");
+	p.n_types = 0;
+	p.merge[p.n_merges++] = p.merge[2];	/* "a b" moves behind */
+	p.merge[2] = "b c";
+	if (open_plan(&t, &p, &err) != OK)
+		fail_msg("%s", err.msg);
+	for (int i = 0; i < 3; i++) {		/* the first time, and from memory */
+		expect_ids(t, "abc", (const int32_t[]){id_of(&p, "a"), id_of(&p, "bc")}, 2);
+		expect_ids(t, "ab", (const int32_t[]){id_of(&p, "ab")}, 1);
+	}
+	tokenizer_close(t);
+}
+
 static void another_kind_of_tokenizer_is_refused(void **state)
 {
 	struct plan p = good_plan();
@@ -357,6 +411,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_small_vocabulary_with_ids_of_its_own_works),
+		cmocka_unit_test(added_tokens_stay_literal_and_the_longest_wins),
+		cmocka_unit_test(a_word_that_is_a_token_still_has_to_be_reached_by_merges),
 		cmocka_unit_test(another_kind_of_tokenizer_is_refused),
 		cmocka_unit_test(another_name_of_the_same_rules_is_accepted),
 		cmocka_unit_test(arrays_of_the_wrong_shape_are_refused),

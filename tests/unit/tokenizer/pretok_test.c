@@ -64,7 +64,8 @@ static void punctuation_joins_ascii_letters_or_stands_with_line_breaks(void **st
 	(void)state;
 	EXPECT("I", "'ll", " go");
 	EXPECT("foo", "_bar", ".com");
-	EXPECT("l", "'", "\xC3\xA9t\xC3\xA9");			/* rule 1 wants ASCII letters */
+	EXPECT("l", "'", "\xC3\xA9t\xC3\xA9");			/* rule 1 wants ASCII letters ... */
+	EXPECT("x", ".na", "\xC3\xAFve");			/* ... and takes no others */
 	EXPECT("x", ".\xC2\xBB\n\n", "y");			/* .» and line breaks */
 	EXPECT("x", " ...", "y");
 	EXPECT("x", " ", " ...");

@@ -1,0 +1,181 @@
+/* engine.c - opens a model: file, tokenizer, backend, weights, history pool, forward pass.
+ *
+ * What  engine_open() turns options into a loaded model whose parts agree with each other, or one sentence that says
+ *       why not.  Everything is read-only afterwards, except the pool that sessions take blocks from.
+ * Why   One place decides context, chunk, threads and memory, so that no part has to guess.
+ * How   In order of what the next step needs to know: file -> shape -> vocabulary -> backend -> choices -> plan ->
+ *       weights -> pool -> forward pass.  The plan is checked before the first big allocation.
+ * Careful
+ *       - Options are checked before the file is opened where that is possible: a bad number is not worth a load.
+ *       - opt.model may die after engine_open(): the engine keeps the file's own copy of the path.
+ *       - The forward pass must hold one row of every timeline, whatever the chunk.
+ * Thread: one thread drives an engine and its sessions. */
+#include <assert.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/thread.h"
+#include "base/utf8.h"
+#include "engine/engine_int.h"
+
+#define DEFAULT_CONTEXT 32768
+#define MAX_THREADS 1024
+#define MAX_TIMELINES 4096
+#define MAX_ROWS 65536
+#define MAX_NAME_BYTES 200
+
+static enum status in_range(const char *name, long value, long max, struct err *err)
+{
+	if (value >= 0 && value <= max)
+		return OK;
+	return err_set(err, ERR_ARGUMENT, "%s: expected 0 (choose) to %ld, got %ld", name, max, value);
+}
+
+/* What can be checked without the model. */
+static enum status check_options(const struct engine_options *opt, struct err *err)
+{
+	if (!opt->model || !opt->model[0])
+		return err_set(err, ERR_ARGUMENT, "model: expected the path of a GGUF file, got nothing");
+	TRY(in_range("threads", opt->threads, MAX_THREADS, err));
+	TRY(in_range("context", opt->context, INT32_MAX, err));
+	TRY(in_range("timelines", opt->timelines, MAX_TIMELINES, err));
+	TRY(in_range("chunk", opt->chunk, MAX_ROWS, err));
+	return in_range("max_logits", opt->max_logits, MAX_ROWS, err);
+}
+
+/* Fills in every choice that was left open. */
+static enum status choose(struct engine *e, struct err *err)
+{
+	struct engine_options *o = &e->opt;
+	int32_t model = e->shape.context, rows;
+
+	if (o->context > model)
+		return err_set(err, ERR_ARGUMENT, "context: the model is made for %d tokens, asked for %d",
+			       (int)model, (int)o->context);
+	if (!o->context)
+		o->context = model < DEFAULT_CONTEXT ? model : DEFAULT_CONTEXT;
+	if (!o->timelines)
+		o->timelines = 1;
+	if (!o->chunk)
+		o->chunk = strcmp(e->be->name, "ref") == 0 ? 64 : 256;
+	if (o->chunk > o->context)
+		o->chunk = o->context;
+	rows = engine_step_rows(o->chunk, o->timelines);
+	if (!o->max_logits)
+		o->max_logits = o->timelines;
+	if (o->max_logits > rows)
+		o->max_logits = rows;
+	if (!o->memory_limit)
+		o->memory_limit = mem_available_bytes();
+	return OK;
+}
+
+static uint64_t weight_bytes(const struct gguf *g)
+{
+	uint64_t sum = 0;
+
+	for (uint64_t i = 0; i < g->n_tensors; i++)
+		sum += g->tensor[i].bytes;
+	return sum;
+}
+
+/* general.name, else the file's name.  Bytes that could command a terminal become '?'. */
+static char *model_name(const struct gguf *g)
+{
+	struct gguf_string s = {0};
+	const char *slash = strrchr(g->path, '/');
+	char *name;
+
+	if (gguf_str(g, "general.name", &s, NULL) != OK || s.n == 0) {
+		s.p = slash ? slash + 1 : g->path;
+		s.n = strlen(s.p);
+	}
+	if (s.n > MAX_NAME_BYTES)
+		s.n = utf8_whole(s.p, MAX_NAME_BYTES);
+	name = mem_strn(s.p, s.n);
+	for (size_t i = 0; name && i < s.n; i++)
+		if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
+			name[i] = '?';
+	return name;
+}
+
+/* File, vocabulary and shape, and that they speak of the same model. */
+static enum status open_model(struct engine *e, const char *path, struct err *err)
+{
+	TRY(gguf_open(&e->gguf, path, err));
+	e->opt.model = e->gguf->path;
+	TRY(shape_read(&e->shape, e->gguf, err));
+	TRY(tokenizer_open(&e->tokenizer, e->gguf, err));
+	if (tokenizer_size(e->tokenizer) != e->shape.vocab)
+		return err_set(err, ERR_FORMAT, "%s: the model has a vocabulary of %d tokens, its tokenizer has %d",
+			       path, (int)e->shape.vocab, (int)tokenizer_size(e->tokenizer));
+	e->name = model_name(e->gguf);
+	return e->name ? OK : err_set(err, ERR_MEMORY, "%s: no memory for the model's name", path);
+}
+
+static enum status open_backend(struct engine *e, struct err *err)
+{
+	bool any = !e->opt.backend || strcmp(e->opt.backend, "auto") == 0;
+	struct be_options o;
+
+	if (!e->opt.threads)
+		e->opt.threads = cpu_count();
+	o = (struct be_options){.threads = e->opt.threads, .numerics = e->opt.numerics};
+	TRY(be_open(&e->be, any ? "cpu" : e->opt.backend, &o, err));
+	e->opt.backend = e->be->name;
+	return OK;
+}
+
+/* Everything that takes memory, after the plan said that there is enough. */
+static enum status allocate(struct engine *e, struct err *err)
+{
+	const struct engine_options *o = &e->opt;
+
+	memory_plan_make(&e->plan, &e->shape, e->be, weight_bytes(e->gguf), o->context, o->timelines, o->chunk,
+			 o->max_logits);
+	TRY(memory_plan_check(&e->plan, &e->shape, e->be, o->max_logits, o->memory_limit, err));
+	kv_layout_make(&e->layout, &e->shape, e->be);
+	TRY(weights_bind(&e->weights, e->gguf, &e->shape, e->be, err));
+	kv_pool_init(&e->pool, e->be, &e->layout, memory_block_limit(o->context, o->timelines));
+	return forward_open(&e->forward, e->be, &e->shape, &e->weights, &e->layout,
+			    engine_step_rows(o->chunk, o->timelines), o->max_logits, err);
+}
+
+enum status engine_open(struct engine **out, const struct engine_options *opt, struct err *err)
+{
+	enum status st = OK;
+	struct engine *e;
+
+	*out = NULL;
+	TRY(check_options(opt, err));
+	e = mem_zero(sizeof *e);
+	if (!e)
+		return err_set(err, ERR_MEMORY, "no memory for an engine");
+	e->opt = *opt;
+	TRY_TO(out, open_model(e, opt->model, err));
+	TRY_TO(out, open_backend(e, err));
+	TRY_TO(out, choose(e, err));
+	TRY_TO(out, allocate(e, err));
+	*out = e;
+	e = NULL;
+out:
+	engine_close(e);
+	return st;
+}
+
+/* Accepts NULL and half-built.  Sessions must be closed before. */
+void engine_close(struct engine *e)
+{
+	if (!e)
+		return;
+	assert(e->pool.live == 0);
+	forward_close(e->forward);
+	if (e->pool.be)
+		kv_pool_clear(&e->pool);
+	weights_clear(&e->weights);
+	be_close(e->be);
+	tokenizer_close(e->tokenizer);
+	gguf_close(e->gguf);
+	mem_free((void *)e->name);
+	mem_free(e);
+}

@@ -1,0 +1,216 @@
+/* logits_test.c - whole runs against the numpy reference: full logits, not only the best token.
+ *
+ *   ref, tiny models   float64 on both sides: 1e-6 of the logits' spread (taps and logits are handed over as float32)
+ *   ref, nano          the shipped file, prompts of 1 to 2,500 tokens: 1e-6
+ *   cpu, nano          int8 activations: distance, KL divergence and best token, with the bounds below
+ *
+ * Wide rows are float64, packed rows are the engine's normal storage.  The two differ by a few percent of the logits'
+ * spread, because a float16 rounding of a rotary channel moves E4M3 roundings later: each is compared with its own
+ * reference. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "support/golden.h"
+#include "support/model_kit.h"
+
+#define EXACT 1e-6		/* of the logits' standard deviation */
+#define CPU_DISTANCE 8e-2
+#define CPU_KL 1e-2
+#define NANO "models/ds4-nano-q2.gguf"
+
+static const struct be_numerics wide = {true, true, false}, packed = {true, true, true},
+				no_fp8 = {false, true, false}, no_fp4 = {true, false, false};
+
+static struct golden load(const char *folder, const char *name)
+{
+	char path[96];
+
+	snprintf(path, sizeof path, "%s/%s", folder, name);
+	return golden_load(path);
+}
+
+/* Logits of a stored array as float, whatever its type. */
+static float *as_float(const struct golden *g)
+{
+	float *v = mem_array(g->count, sizeof *v);
+
+	assert_non_null(v);
+	for (size_t i = 0; i < g->count; i++)
+		v[i] = g->f64 ? (float)g->f64[i] : g->f32[i];
+	return v;
+}
+
+static void tiny(int number, const char *stored, struct be_numerics numerics, int32_t chunk)
+{
+	char folder[16];
+	struct model_kit m;
+	struct golden tokens, pos, want;
+	float *got, *expected;
+	struct kv *kv;
+	int32_t vocab;
+
+	snprintf(folder, sizeof folder, "tiny-%d", number);
+	tokens = load(folder, "tokens.i32");
+	pos = load(folder, "logit_pos.i32");
+	want = load(folder, stored);
+	model_kit_open(&m, golden_tiny_path(number), "ref", 0, numerics, chunk, 1);
+	vocab = m.shape.vocab;
+	assert_int_equal(want.dims[1], vocab);
+	got = mem_array(want.count, sizeof *got);
+	expected = as_float(&want);
+	kv = model_kit_timeline(&m);
+	model_kit_read(&m, kv, tokens.i32, (int32_t)tokens.count, chunk, pos.i32, (int32_t)pos.count, got);
+	for (size_t i = 0; i < pos.count; i++) {
+		double e = logits_distance(got + i * (size_t)vocab, expected + i * (size_t)vocab, vocab);
+
+		if (!(e <= EXACT))
+			fail_msg("%s %s at position %d: %.3g of the spread, allowed %.3g", folder, stored, pos.i32[i], e,
+				 EXACT);
+	}
+	kv_close(kv);
+	model_kit_close(&m);
+	mem_free(got);
+	mem_free(expected);
+	golden_free(&tokens);
+	golden_free(&pos);
+	golden_free(&want);
+}
+
+static void tiny_models_agree_with_wide_rows(void **state)
+{
+	(void)state;
+	tiny(1, "logits_wide.f64", wide, 128);
+	tiny(2, "logits_wide.f64", wide, 77);
+}
+
+static void tiny_models_agree_with_packed_rows(void **state)
+{
+	(void)state;
+	tiny(1, "logits_packed.f64", packed, 300);
+	tiny(2, "logits_packed.f64", packed, 64);
+}
+
+static void two_thousand_tokens_agree_where_the_top_k_bites(void **state)
+{
+	(void)state;
+	tiny(3, "logits_wide.f64", wide, 256);
+	tiny(3, "logits_packed.f64", packed, 256);
+}
+
+static void each_round_trip_can_be_switched_off(void **state)
+{
+	(void)state;
+	tiny(1, "logits_wide_no_fp8.f64", no_fp8, 300);
+	tiny(1, "logits_wide_no_fp4.f64", no_fp4, 300);
+}
+
+/* Runs a stored nano prompt; returns what was got and what was expected, [n_pos, vocab]. */
+static int32_t nano(const char *backend, int length, const char *kind, struct be_numerics numerics, float **got,
+		    float **want, int32_t *vocab)
+{
+	char name[64];
+	struct model_kit m;
+	struct golden tokens, pos, stored;
+	struct kv *kv;
+	int32_t n;
+
+	snprintf(name, sizeof name, "nano/tokens_%d.i32", length);
+	tokens = golden_load(name);
+	snprintf(name, sizeof name, "nano/pos_%d.i32", length);
+	pos = golden_load(name);
+	snprintf(name, sizeof name, "nano/%s_%d.f32", kind, length);
+	stored = golden_load(name);
+	model_kit_open(&m, NANO, backend, 0, numerics, 256, 1);
+	*vocab = m.shape.vocab;
+	*got = mem_array(stored.count, sizeof **got);
+	*want = as_float(&stored);
+	kv = model_kit_timeline(&m);
+	model_kit_read(&m, kv, tokens.i32, (int32_t)tokens.count, 256, pos.i32, (int32_t)pos.count, *got);
+	n = (int32_t)pos.count;
+	kv_close(kv);
+	model_kit_close(&m);
+	golden_free(&tokens);
+	golden_free(&pos);
+	golden_free(&stored);
+	return n;
+}
+
+static void nano_ref(int length, const char *kind, struct be_numerics numerics)
+{
+	float *got, *want;
+	int32_t vocab, n = nano("ref", length, kind, numerics, &got, &want, &vocab);
+
+	for (int32_t i = 0; i < n; i++) {
+		double e = logits_distance(got + (size_t)i * (size_t)vocab, want + (size_t)i * (size_t)vocab, vocab);
+
+		if (!(e <= EXACT))
+			fail_msg("nano, %d tokens, %s rows, logits %d: %.3g of the spread, allowed %.3g", length, kind, i, e,
+				 EXACT);
+	}
+	mem_free(got);
+	mem_free(want);
+}
+
+static void nano_agrees_with_wide_rows_up_to_700_tokens(void **state)
+{
+	(void)state;
+	nano_ref(1, "wide", wide);
+	nano_ref(5, "wide", wide);
+	nano_ref(130, "wide", wide);
+	nano_ref(700, "wide", wide);
+}
+
+static void nano_agrees_with_packed_rows_up_to_2500_tokens(void **state)
+{
+	(void)state;
+	nano_ref(1, "packed", packed);
+	nano_ref(5, "packed", packed);
+	nano_ref(130, "packed", packed);
+	nano_ref(700, "packed", packed);
+	nano_ref(2500, "packed", packed);
+}
+
+static void nano_on_the_cpu_backend_stays_within_its_bounds(void **state)
+{
+	static const int lengths[] = {1, 5, 130, 700, 2500};
+
+	(void)state;
+	for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
+		float *got, *want;
+		int32_t vocab, n = nano("cpu", lengths[l], "packed", packed, &got, &want, &vocab);
+
+		for (int32_t i = 0; i < n; i++) {
+			const float *a = got + (size_t)i * (size_t)vocab, *b = want + (size_t)i * (size_t)vocab;
+			double e = logits_distance(a, b, vocab), kl = logits_kl(a, b, vocab);
+
+			print_message("cpu, %d tokens, logits %d: distance %.2e, KL %.2e\n", lengths[l], i, e, kl);
+			if (!(e <= CPU_DISTANCE) || !(kl <= CPU_KL))
+				fail_msg("nano on cpu, %d tokens, logits %d: distance %.3g (allowed %.3g), KL %.3g (allowed %.3g)",
+					 lengths[l], i, e, CPU_DISTANCE, kl, CPU_KL);
+			assert_int_equal(logits_best(a, vocab), logits_best(b, vocab));
+		}
+		mem_free(got);
+		mem_free(want);
+	}
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(tiny_models_agree_with_wide_rows),
+		cmocka_unit_test(tiny_models_agree_with_packed_rows),
+		cmocka_unit_test(two_thousand_tokens_agree_where_the_top_k_bites),
+		cmocka_unit_test(each_round_trip_can_be_switched_off),
+		cmocka_unit_test(nano_on_the_cpu_backend_stays_within_its_bounds),
+		cmocka_unit_test(nano_agrees_with_wide_rows_up_to_700_tokens),
+		cmocka_unit_test(nano_agrees_with_packed_rows_up_to_2500_tokens),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
