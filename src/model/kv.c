@@ -140,7 +140,7 @@ enum status kv_reserve(struct kv *kv, int32_t end, struct err *err)
 	if (!grow_lists(kv, n))
 		return err_set(err, ERR_MEMORY, "no memory for a list of %d KV blocks", n);
 	while (kv->dev.n_block < n) {
-		struct kv_block *b;
+		struct kv_block *b = NULL;
 		enum status st = block_get(&b, kv->pool, err);
 
 		if (st != OK) {

@@ -18,6 +18,8 @@
 
 #include <assert.h>
 
+#include "quant/quant.h"
+
 enum {
 	BATCH = 16,	/* rows decoded at once: 32 KiB of floats */
 	KEYS = 32	/* keys decoded at once */
@@ -242,6 +244,24 @@ static void update_frontier(const struct pool_run *run, const struct span *sp)
 		frontier_put(run, sp, &f, geom_frontier_slot(pos, r), pos);
 }
 
+/* ape [r, pw] as floats; only the rows that tokens of this step use are filled. */
+static const float *ape_rows(struct cpu *c, const struct step *s, const struct pool_args *a)
+{
+	const int32_t r = a->layer->ratio, pw = a->kv->width;
+	float *out;
+
+	if (a->ape->type == DTYPE_F32 || s->n_rows >= r)
+		return cpu_vector(c, a->ape, SCRATCH_VECTOR);
+	out = cpu_scratch(c, SCRATCH_VECTOR, (size_t)r * (size_t)pw * sizeof *out);
+	for (int32_t t = 0; out && t < s->n_rows; t++) {
+		size_t k = (size_t)(s->row[t].pos % r);
+
+		quant_decode(out + k * (size_t)pw, (const uint8_t *)a->ape->device + k * a->ape->row_bytes, a->ape->type,
+			     (size_t)pw);
+	}
+	return out;
+}
+
 void cpu_pool(struct backend *be, const struct step *s, const struct pool_args *a)
 {
 	static const float zero[2 * GEOM_HEAD];
@@ -250,8 +270,9 @@ void cpu_pool(struct backend *be, const struct step *s, const struct pool_args *
 	struct pool_run run = {.c = c, .s = s, .a = a, .zero = zero, .width = a->key ? GEOM_KEY : GEOM_HEAD};
 	int64_t groups = 0;
 
-	assert(a->kv->width == geom_pool_width(run.width, r) && a->score->width == a->kv->width);
-	run.ape = cpu_vector(c, a->ape, SCRATCH_VECTOR);
+	assert(a->kv->width == geom_pool_width(run.width, r) && a->score->width == a->kv->width &&
+	       a->ape->in == a->kv->width);
+	run.ape = ape_rows(c, s, a);
 	run.norm = cpu_vector(c, a->norm, SCRATCH_VECTOR2);
 	if (!run.ape || !run.norm)
 		return;

@@ -158,7 +158,7 @@ enum status cpu_open(struct backend **out, const struct be_options *opt, struct 
 		.weight_load = cpu_weight_load, .wait = cpu_wait, .close = cpu_close,
 	};
 	c->threads = opt->threads ? opt->threads : cpu_count();
-	c->dot = dot_choose();
+	c->dot = dot_available(0);
 	for (int i = 0; i < 256; i++) {
 		c->e4m3[i] = e4m3_to_f32((uint8_t)i);
 		c->e2m1[i][0] = e2m1_to_f32((uint8_t)(i & 15));

@@ -61,10 +61,14 @@ struct dot_table {
 	void (*accumulate)(float *acc, const float *weight, const float *rows, int32_t n, int32_t width);
 };
 
-const struct dot_table *dot_scalar(void);
+/* The tables that this machine can run, best first; NULL past the end.  The last one is always plain C. */
+const struct dot_table *dot_available(int i);
 
-/* The best table for this machine. */
-const struct dot_table *dot_choose(void);
+const struct dot_table *dot_scalar(void);
+#if defined(__x86_64__)
+const struct dot_table *dot_avx2(void);		/* needs AVX2, FMA, F16C */
+const struct dot_table *dot_avx512(void);	/* needs F, BW, VL, DQ, VNNI, VBMI, GFNI and what AVX2 needs */
+#endif
 
 /* Does the kernel of this type read rounded activations? */
 static inline bool dot_rounds(enum dtype t)
