@@ -51,8 +51,8 @@ only = $(if $(T),$(foreach f,$(1),$(if $(findstring $(T),$(f)),$(f))),$(1))
 # Mutation tests are about memory errors, so they run under the sanitizers alone; the parsers of files and
 # text, which outsiders feed, run both ways.
 MUTATION   := %_mutation_test.c %/mutation_test.c
-ASAN_FILES := tests/unit/base/% tests/unit/quant/% tests/unit/gguf/% tests/unit/tokenizer/% tests/unit/chat/% $(MUTATION)
-TSAN_FILES := tests/unit/base/% tests/unit/backend/% tests/unit/engine/%
+ASAN_FILES := tests/unit/base/% tests/unit/quant/% tests/unit/gguf/% tests/unit/tokenizer/% tests/unit/chat/% tests/unit/hub/% $(MUTATION)
+TSAN_FILES := tests/unit/base/% tests/unit/backend/% tests/unit/engine/% tests/unit/hub/%
 
 PLAIN_TESTS := $(call only,$(filter-out $(MUTATION),$(TEST_SRC)))
 ASAN_TESTS  := $(call only,$(filter $(ASAN_FILES),$(TEST_SRC)))
@@ -63,7 +63,9 @@ prog = $(patsubst %.c,$(2)/%,$(1))
 
 # --- flags ----------------------------------------------------------------------------------------------
 
-pkg = $(shell pkg-config $(1) $(2) 2>/dev/null)
+# Homebrew keeps OpenSSL out of the standard folders.
+KEG := $(if $(findstring darwin,$(MACHINE)),$(shell brew --prefix openssl@3 2>/dev/null))
+pkg = $(shell $(if $(KEG),PKG_CONFIG_PATH='$(KEG)/lib/pkgconfig:$(PKG_CONFIG_PATH)') pkg-config $(1) $(2) 2>/dev/null)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(filter 1,$(WERROR)),-Werror)
 
@@ -82,10 +84,11 @@ WARN += -Wno-unknown-warning-option -Wno-tsan
 endif
 
 FLAGS = -std=gnu11 $(OPT_$(VARIANT)) $(FP) -pthread $(WARN) -Isrc \
-        $(call pkg,--cflags,jansson) $(CPPFLAGS) $(CFLAGS)
+        $(call pkg,--cflags,jansson) $(call pkg,--cflags,libcurl) $(call pkg,--cflags,libcrypto) $(CPPFLAGS) $(CFLAGS)
 CLI_FLAGS  = $(call pkg,--cflags,libedit) -DDS4_VERSION='"$(VERSION)"' -DDS4_PREFIX='"$(PREFIX)"'
 TEST_FLAGS = -Itests $(call pkg,--cflags,cmocka)
-LIBS  = $(or $(call pkg,--libs,jansson),-ljansson) $(or $(call pkg,--libs,libedit),-ledit) -lm
+LIBS  = $(or $(call pkg,--libs,jansson),-ljansson) $(or $(call pkg,--libs,libedit),-ledit) \
+        $(or $(call pkg,--libs,libcurl),-lcurl) $(or $(call pkg,--libs,libcrypto),-lcrypto) -lm
 CMOCKA = $(or $(call pkg,--libs,cmocka),-lcmocka)
 
 AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mgfni -mf16c -mfma
@@ -259,6 +262,37 @@ $(B)/%_fuzz: $(B)/obj/%_fuzz.o $(B)/libds4.a
 
 check/%: %.c FORCE
 	$(Q)$(CC) $(FLAGS) $(EXTRA) -fsyntax-only $<
+
+# --- CUDA -----------------------------------------------------------------------------------------------
+# libds4_cuda.so stands beside ds4, which loads it when a device answers.  `make cuda` builds it; `make CUDA=1` builds it
+# with everything else.  CUDA_ARCH lists compute capabilities; the last one is kept as PTX too, for later devices.
+
+CUDA      ?= 0
+CUDA_HOME ?= /usr/local/cuda
+CUDA_ARCH ?= 80 86 89 90 100 120
+NVCC      ?= $(or $(shell command -v nvcc 2>/dev/null),$(CUDA_HOME)/bin/nvcc)
+CUDA_SRC  := $(sort $(wildcard src/backend/cuda/*.cu))
+CUDA_CODE  = $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
+             -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
+
+.PHONY: cuda test-cuda
+cuda: libds4_cuda.so
+ifeq ($(CUDA),1)
+all: libds4_cuda.so
+endif
+
+libds4_cuda.so: $(patsubst %.cu,build/obj/%.cu.o,$(CUDA_SRC))
+	$(call say,LD,$@)
+	$(Q)$(NVCC) -shared -cudart static -o $@.new $^ && mv -f $@.new $@
+
+build/obj/%.cu.o: %.cu $(wildcard src/backend/cuda/*.cuh src/backend/*.h src/backend/cuda/*.h)
+	$(call say,NVCC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -std=c++20 -O3 $(CUDA_CODE) -Isrc -Xcompiler -fPIC -c -o $@ $<
+
+# On a machine with a GPU: parity with ref, golden logits, speed.  PARTS: parity nano sanitize speed full.
+test-cuda:
+	@sh tests/device/run.sh $(or $(PARTS),parity nano)
 
 .PRECIOUS: $(B)/obj/%.o
 -include $(patsubst %.o,%.d,$(call obj,$(SRC) $(TEST_SRC) $(HELP_SRC) $(FUZZ_SRC)))

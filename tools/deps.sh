@@ -40,6 +40,12 @@ else
 	manager=none
 fi
 
+# Homebrew keeps OpenSSL out of the standard folders.
+if [ $manager = brew ]; then
+	PKG_CONFIG_PATH=$(brew --prefix openssl@3)/lib/pkgconfig:${PKG_CONFIG_PATH:-}
+	export PKG_CONFIG_PATH
+fi
+
 if ! command -v "$CC" >/dev/null 2>&1 && [ "${CC#* }" = "$CC" ]; then
 	echo "ds4: no C compiler: '$CC' was not found (Debian: apt-get install gcc; macOS: xcode-select --install)" >&2
 	exit 1
@@ -52,6 +58,8 @@ for group; do
 		need libjansson-dev jansson jansson.h jansson jansson
 		need libedit-dev - histedit.h libedit edit
 		need libxxhash-dev xxhash xxhash.h libxxhash xxhash
+		need libcurl4-openssl-dev - curl/curl.h libcurl curl
+		need libssl-dev openssl@3 openssl/evp.h libcrypto crypto
 		;;
 	test)
 		need libcmocka-dev cmocka "stdarg.h stddef.h stdint.h setjmp.h cmocka.h" cmocka cmocka

@@ -11,22 +11,28 @@
 #include <string.h>
 
 #include "backend/cpu/cpu.h"
+#include "backend/cuda/cuda.h"
 #include "backend/ref/ref.h"
 #include "base/mem.h"
 
 static const struct {
 	const char *name;
 	enum status (*open)(struct backend **out, const struct be_options *opt, struct err *err);
+	bool (*available)(void);	/* NULL: always */
 } known[] = {
-	{"cpu", cpu_open},
-	{"ref", ref_open},
+	{"cpu", cpu_open, NULL},
+	{"ref", ref_open, NULL},
+	{"cuda", cuda_open, cuda_available},
 };
 
 enum { N_KNOWN = sizeof known / sizeof known[0] };
 
 const char *be_name(int i)
 {
-	return i >= 0 && i < N_KNOWN ? known[i].name : NULL;
+	for (int k = 0; i >= 0 && k < N_KNOWN; k++)
+		if ((!known[k].available || known[k].available()) && !i--)
+			return known[k].name;
+	return NULL;
 }
 
 enum status be_open(struct backend **out, const char *name, const struct be_options *opt, struct err *err)
@@ -39,7 +45,7 @@ enum status be_open(struct backend **out, const char *name, const struct be_opti
 		be_compose(&(*out)->ops);
 		return OK;
 	}
-	return err_set(err, ERR_NOT_FOUND, "backend \"%s\" is not known; this build has: cpu, ref", name);
+	return err_set(err, ERR_NOT_FOUND, "backend \"%s\" is not known; this build has: cpu, ref, cuda", name);
 }
 
 void be_close(struct backend *be)

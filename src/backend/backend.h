@@ -262,11 +262,11 @@ struct backend {
 
 #define RUN(be, op, ...) ((be)->ops.op((be), __VA_ARGS__))
 
-/* Opens a backend by name: "ref", "cpu".  ERR_NOT_FOUND lists what exists; ERR_ARGUMENT if it cannot do
+/* Opens a backend by name: "ref", "cpu", "cuda".  ERR_NOT_FOUND lists what exists; ERR_ARGUMENT if it cannot do
  * the numerics asked for. */
 enum status be_open(struct backend **out, const char *name, const struct be_options *opt, struct err *err);
 void be_close(struct backend *be);
-const char *be_name(int i);	/* i-th known backend, NULL past the end */
+const char *be_name(int i);	/* i-th backend that this machine can open, NULL past the end */
 
 /* Waits for the step; returns and clears the first failure. */
 enum status be_submit(struct backend *be, struct err *err);

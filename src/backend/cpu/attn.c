@@ -136,7 +136,6 @@ static void pool_channels(float *p, const struct pool_item *item, int32_t n, int
 }
 
 struct pool_run {
-	const struct cpu *c;
 	const struct step *s;
 	const struct pool_args *a;
 	const float *ape, *norm, *zero;	/* zero: in place of ape where it is already added */
@@ -267,7 +266,7 @@ void cpu_pool(struct backend *be, const struct step *s, const struct pool_args *
 	static const float zero[2 * GEOM_HEAD];
 	struct cpu *c = cpu_of(be);
 	const int32_t r = a->layer->ratio;
-	struct pool_run run = {.c = c, .s = s, .a = a, .zero = zero, .width = a->key ? GEOM_KEY : GEOM_HEAD};
+	struct pool_run run = {.s = s, .a = a, .zero = zero, .width = a->key ? GEOM_KEY : GEOM_HEAD};
 	int64_t groups = 0;
 
 	assert(a->kv->width == geom_pool_width(run.width, r) && a->score->width == a->kv->width &&
@@ -286,7 +285,6 @@ void cpu_pool(struct backend *be, const struct step *s, const struct pool_args *
 /* ------------------------------------------------------------------ indexer */
 
 struct query_run {
-	const struct cpu *c;
 	struct tensor *q;
 	int32_t heads;
 };
@@ -300,13 +298,13 @@ static void query_range(void *ctx, long begin, long end, int thread)
 		float *q = row_of(run->q, (int32_t)(i / run->heads)) + (size_t)(i % run->heads) * GEOM_KEY;
 
 		cpu_hadamard(q);
-		cpu_round_key(run->c, q);
+		cpu_round_key(q);
 	}
 }
 
 void cpu_index_query(struct backend *be, const struct step *s, struct tensor *q, int32_t heads)
 {
-	struct query_run run = {cpu_of(be), q, heads};
+	struct query_run run = {q, heads};
 
 	assert(q->width >= heads * GEOM_KEY);
 	cpu_for(cpu_of(be), (int64_t)s->n_rows * heads, 2000, query_range, &run);

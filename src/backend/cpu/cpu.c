@@ -159,11 +159,6 @@ enum status cpu_open(struct backend **out, const struct be_options *opt, struct 
 	};
 	c->threads = opt->threads ? opt->threads : cpu_count();
 	c->dot = dot_available(0);
-	for (int i = 0; i < 256; i++) {
-		c->e4m3[i] = e4m3_to_f32((uint8_t)i);
-		c->e2m1[i][0] = e2m1_to_f32((uint8_t)(i & 15));
-		c->e2m1[i][1] = e2m1_to_f32((uint8_t)(i >> 4));
-	}
 	if (pool_open(&c->pool, c->threads, err) != OK) {
 		mem_free(c);
 		return err_prefix(err, "cpu backend");

@@ -9,8 +9,8 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/dot.h"
+#include "backend/cpu/value.h"
 #include "base/thread.h"
-#include "quant/half.h"
 
 #define CPU_EPS 1e-6f
 
@@ -29,8 +29,6 @@ struct cpu {
 	struct pool *pool;
 	int threads;
 	const struct dot_table *dot;
-	float e4m3[256];	/* value of each byte */
-	float e2m1[256][2];	/* values of the low and the high nibble */
 	struct {
 		void *p;
 		size_t bytes;
@@ -40,6 +38,15 @@ struct cpu {
 static inline struct cpu *cpu_of(struct backend *be)
 {
 	return be->self;
+}
+
+/* Cuts `bytes` off the front of a piece of scratch memory, in multiples of 64. */
+static inline void *cpu_carve(uint8_t **p, size_t bytes)
+{
+	void *out = *p;
+
+	*p += (bytes + 63) / 64 * 64;
+	return out;
 }
 
 /* At least `bytes` bytes, aligned to 64, contents undefined; NULL after be_fail(). */
@@ -83,7 +90,6 @@ void cpu_grouped_matmul(struct backend *be, const struct step *s, struct tensor 
 void cpu_rms(float *y, const float *x, const float *w, int32_t n);			/* y may be x, w may be NULL */
 void cpu_rope_table(float cos_sin[64], const float *freq, int32_t pos, bool inverse);	/* 32 cos, 32 sin */
 void cpu_rotate(float *tail, const float cos_sin[64]);					/* 64 channels */
-void cpu_silu(float *h, const float *g, const float *u, float limit, float weight, int32_t n);	/* h may be g */
 
 /* A row [512] into row i of a group of `count` packed rows, and n rows back (by the caller's map). */
 struct packed_rows {
@@ -98,7 +104,7 @@ void cpu_copy_row(struct packed_rows to, int32_t i, struct packed_rows from, int
 void cpu_hadamard(float *x);
 void cpu_store_key(struct packed_rows to, int32_t i, const float *x);
 void cpu_load_key(const struct cpu *c, struct packed_rows from, int32_t i, float *x);
-void cpu_round_key(const struct cpu *c, float *x);
+void cpu_round_key(float *x);
 
 void cpu_embed(struct backend *be, const struct step *s, struct tensor *streams, const struct weight *w);
 void cpu_hc_in(struct backend *be, const struct step *s, struct tensor *x, struct tensor *coef,
@@ -167,30 +173,6 @@ static inline float sum_squares(const float *x, int32_t n)
 		for (int k = 0; k < half; k++)
 			t[k] += t[k + half];
 	return t[0] + s;
-}
-
-/* e^x within 2 units of the last place; below -87.3 about 1e-38, above 88 about 1.6e38, NaN stays.
- * x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its series; 2^n through the exponent bits.  No branches, so loops over
- * it become vector code, and no library, so every machine gives the same bits. */
-static inline float exp_f32(float x)
-{
-	float n, r, p;
-	uint32_t bits;
-
-	x = x < -87.3f ? -87.3f : x;
-	x = x > 88.0f ? 88.0f : x;
-	n = x * 1.44269504f + 12582912.0f;	/* adding 1.5 * 2^23 rounds to an integer, now in the low bits */
-	bits = f32_bits(n);
-	n -= 12582912.0f;
-	r = x - n * 0.693359375f - n * -2.12194440e-4f;
-	p = 1.98412698e-4f;
-	p = p * r + 1.38888889e-3f;
-	p = p * r + 8.33333333e-3f;
-	p = p * r + 4.16666667e-2f;
-	p = p * r + 1.66666667e-1f;
-	p = p * r + 0.5f;
-	p = p * (r * r) + r + 1.0f;
-	return p * f32_from_bits((bits << 23) + 0x3F800000u);
 }
 
 #endif

@@ -59,6 +59,11 @@ struct dot_table {
 	void (*scores)(float *z, const float *q, const float *rows, int32_t n, int32_t width);
 	/* acc += sum_i weight[i] * rows[i], for each channel in order of i. */
 	void (*accumulate)(float *acc, const float *weight, const float *rows, int32_t n, int32_t width);
+	/* The values of a packed row [512] and of a packed key [128]; exact. */
+	void (*load_row)(float *x, const uint8_t *code, const uint8_t *rot, const uint8_t *scale);
+	void (*load_key)(float *x, const uint8_t *pair, const uint8_t *scale);
+	/* h = silu(min(g, limit)) * clamp(u, -limit, limit) * weight; h may be g.  The same bits everywhere. */
+	void (*silu)(float *h, const float *g, const float *u, float limit, float weight, int32_t n);
 };
 
 /* The tables that this machine can run, best first; NULL past the end.  The last one is always plain C. */

@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+#include "backend/cpu/value.h"
 #include "quant/blocks.h"
 #include "quant/half.h"
 #include "quant/quant.h"
@@ -223,23 +224,12 @@ static inline void add_floats(float *lane, const float *w, const float *x, int32
 	memcpy(lane, t, sizeof t);
 }
 
-/* f16_to_f32 without branches (and without unsigned comparisons, which old vector units lack).
- * Subnormals: 2^-14 * (1 + man/1024) - 2^-14 is exact. */
-static inline float half_value(uint16_t h)
-{
-	int32_t sign = (int32_t)((uint32_t)(h & 0x8000) << 16), rest = (h & 0x7FFF) << 13;
-	int32_t tiny = (int32_t)f32_bits(f32_from_bits((uint32_t)rest + (113u << 23)) - 0x1p-14f);
-	int32_t bits = rest + (rest >= 0x0F800000 ? 224 << 23 : 112 << 23);
-
-	return f32_from_bits((uint32_t)(sign | (rest < 0x00800000 ? tiny : bits)));
-}
-
 static void expand_f16(float *out, const uint8_t *w, int32_t n)
 {
 	const uint16_t *h = (const void *)w;
 
 	for (int32_t i = 0; i < n; i++)
-		out[i] = half_value(h[i]);
+		out[i] = f16_value(h[i]);
 }
 
 static void expand_bf16(float *out, const uint8_t *w, int32_t n)
@@ -344,6 +334,8 @@ static void accumulate(float *acc, const float *weight, const float *rows, int32
 	}
 }
 
+VALUE_FUNCTIONS
+
 static const struct dot_table table = {
 	.name = "plain C",
 	.matrix = {
@@ -358,6 +350,9 @@ static const struct dot_table table = {
 	.quantise = quantise,
 	.scores = scores,
 	.accumulate = accumulate,
+	.load_row = load_row,
+	.load_key = load_key,
+	.silu = silu,
 };
 
 const struct dot_table *dot_scalar(void)

@@ -46,17 +46,18 @@ struct dot_x *cpu_activations(struct cpu *c, const float *x, size_t stride, int3
 	const bool rounds = dot_rounds(type);
 	struct prepare p = {.c = c, .x = x, .stride = stride, .width = width};
 	struct dot_x *out;
+	uint8_t *memory;
 
 	assert(width % parts == 0 && (!rounds || step % 32 == 0));
-	/* Largest first, so that everything is aligned: pointers, floats, int16, int8. */
-	out = cpu_scratch(c, SCRATCH_X, rows * (size_t)parts * sizeof *out +
-			  (rounds ? rows * (w / 32 * sizeof(float) + w / 16 * sizeof(int16_t) + w) : 0));
-	if (!out)
+	memory = cpu_scratch(c, SCRATCH_X, 4 * 64 + rows * (size_t)parts * sizeof *out +
+			     (rounds ? rows * (w + w / 32 * sizeof *p.d + w / 16 * sizeof *p.sum) : 0));
+	if (!memory)
 		return NULL;
+	out = cpu_carve(&memory, rows * (size_t)parts * sizeof *out);
 	if (rounds) {
-		p.d = (float *)(out + rows * (size_t)parts);
-		p.sum = (int16_t *)(p.d + rows * (w / 32));
-		p.q = (int8_t *)(p.sum + rows * (w / 16));
+		p.q = cpu_carve(&memory, rows * w);
+		p.d = cpu_carve(&memory, rows * (w / 32) * sizeof *p.d);
+		p.sum = cpu_carve(&memory, rows * (w / 16) * sizeof *p.sum);
 		cpu_for(c, n, 2 * (int64_t)width, prepare_rows, &p);
 	}
 	for (size_t part = 0; part < (size_t)parts; part++)

@@ -145,7 +145,7 @@ struct ffn {
 static void hidden_tile(const struct ffn *f, int32_t expert, int32_t first, int32_t n, int32_t f0, int32_t f1)
 {
 	const size_t ff = (size_t)f->gate->out, at = (size_t)f0;
-	float g[DOT_TILE * COLUMNS], u[DOT_TILE * COLUMNS];
+	_Alignas(64) float g[DOT_TILE * COLUMNS], u[DOT_TILE * COLUMNS];
 
 	cpu_matrix(f->c, f->gate, expert, f0, f1, f->x + first, n, g, COLUMNS);
 	cpu_matrix(f->c, f->up, expert, f0, f1, f->x + first, n, u, COLUMNS);
@@ -153,7 +153,7 @@ static void hidden_tile(const struct ffn *f, int32_t expert, int32_t first, int3
 		size_t pair = (size_t)(first + i);
 		float *h = f->hf + pair * ff + at;
 
-		cpu_silu(h, g + i * COLUMNS, u + i * COLUMNS, f->limit, f->weight ? f->weight[pair] : 1.0f, f1 - f0);
+		f->c->dot->silu(h, g + i * COLUMNS, u + i * COLUMNS, f->limit, f->weight ? f->weight[pair] : 1.0f, f1 - f0);
 		if (f->hq)
 			f->c->dot->quantise(f->hq + pair * ff + at, f->hd + (pair * ff + at) / 32,
 					    f->hsum + (pair * ff + at) / 16, h, f1 - f0);
@@ -205,15 +205,6 @@ static void down_units(void *ctx, long begin, long end, int thread)
 	}
 }
 
-/* Cuts `bytes` off the front of a piece of scratch memory. */
-static void *carve(uint8_t **p, size_t bytes)
-{
-	void *out = *p;
-
-	*p += (bytes + 63) / 64 * 64;
-	return out;
-}
-
 /* Work space for the pairs; n_batch is the most batches there can be. */
 static bool ffn_space(struct ffn *f, int32_t n_batch)
 {
@@ -226,18 +217,18 @@ static bool ffn_space(struct ffn *f, int32_t n_batch)
 
 	if (!p)
 		return false;
-	f->batch = carve(&p, (size_t)n_batch * sizeof *f->batch);
-	f->place = carve(&p, pairs * sizeof *f->place);
-	f->x = carve(&p, pairs * sizeof *f->x);
-	f->h = carve(&p, pairs * sizeof *f->h);
-	f->weight = carve(&p, pairs * sizeof *f->weight);
-	f->hf = carve(&p, pairs * ff * sizeof *f->hf);
+	f->batch = cpu_carve(&p, (size_t)n_batch * sizeof *f->batch);
+	f->place = cpu_carve(&p, pairs * sizeof *f->place);
+	f->x = cpu_carve(&p, pairs * sizeof *f->x);
+	f->h = cpu_carve(&p, pairs * sizeof *f->h);
+	f->weight = cpu_carve(&p, pairs * sizeof *f->weight);
+	f->hf = cpu_carve(&p, pairs * ff * sizeof *f->hf);
 	if (rounds) {
-		f->hd = carve(&p, pairs * (ff / 32) * sizeof *f->hd);
-		f->hsum = carve(&p, pairs * (ff / 16) * sizeof *f->hsum);
-		f->hq = carve(&p, pairs * ff);
+		f->hd = cpu_carve(&p, pairs * (ff / 32) * sizeof *f->hd);
+		f->hsum = cpu_carve(&p, pairs * (ff / 16) * sizeof *f->hsum);
+		f->hq = cpu_carve(&p, pairs * ff);
 	}
-	f->part = carve(&p, part);
+	f->part = cpu_carve(&p, part);
 	for (size_t i = 0; i < pairs; i++) {
 		f->h[i] = (struct dot_x){.f = f->hf + i * ff};
 		if (rounds) {

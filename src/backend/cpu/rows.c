@@ -49,11 +49,6 @@ void cpu_embed(struct backend *be, const struct step *s, struct tensor *streams,
 
 /* ------------------------------------------------------------------ hyper-connections */
 
-static inline float sigmoid(float z)
-{
-	return 1.0f / (1.0f + exp_f32(-z));
-}
-
 /* C [4][4] of Z: softmax along k, then `iterations` column passes with row passes between them. */
 static void sinkhorn(float *out, const float *z, int32_t iterations)
 {
@@ -93,11 +88,11 @@ static void hc_coefficients(float *coef, const float *m, int32_t n, const float 
 	float z[16];
 
 	for (int j = 0; j < 4; j++)
-		coef[j] = sigmoid(m[j] * scale[0] + base[j]) + CPU_EPS;
+		coef[j] = sigmoid_f32(m[j] * scale[0] + base[j]) + CPU_EPS;
 	if (n == 4)
 		return;
 	for (int j = 4; j < 8; j++)
-		coef[j] = 2 * sigmoid(m[j] * scale[1] + base[j]);
+		coef[j] = 2 * sigmoid_f32(m[j] * scale[1] + base[j]);
 	for (int j = 0; j < 16; j++)
 		z[j] = m[8 + j] * scale[2] + base[8 + j];
 	sinkhorn(coef + 8, z, iterations);
@@ -326,17 +321,8 @@ void cpu_rope(struct backend *be, const struct step *s, struct tensor *x, const 
 	cpu_for(cpu_of(be), s->n_rows, 3000 + 128 * (int64_t)a->heads, rope_rows, &run);
 }
 
-void cpu_silu(float *h, const float *g, const float *u, float limit, float weight, int32_t n)
-{
-	for (int32_t i = 0; i < n; i++) {
-		float a = g[i] > limit ? limit : g[i], b = u[i] > limit ? limit : u[i];
-
-		b = b < -limit ? -limit : b;
-		h[i] = a * sigmoid(a) * b * weight;
-	}
-}
-
 struct pair_run {
+	const struct cpu *c;
 	struct tensor *y;
 	const struct tensor *a, *b;
 	float limit;
@@ -348,14 +334,14 @@ static void swiglu_rows(void *ctx, long begin, long end, int thread)
 
 	(void)thread;
 	for (long t = begin; t < end; t++)
-		cpu_silu(row_of(run->y, (int32_t)t), row_of(run->a, (int32_t)t), row_of(run->b, (int32_t)t), run->limit,
-			 1.0f, run->y->width);
+		run->c->dot->silu(row_of(run->y, (int32_t)t), row_of(run->a, (int32_t)t), row_of(run->b, (int32_t)t),
+				  run->limit, 1.0f, run->y->width);
 }
 
 void cpu_swiglu(struct backend *be, const struct step *s, struct tensor *h, const struct tensor *g,
 		const struct tensor *u, float limit)
 {
-	struct pair_run run = {.y = h, .a = g, .b = u, .limit = limit};
+	struct pair_run run = {.c = cpu_of(be), .y = h, .a = g, .b = u, .limit = limit};
 
 	assert(h->width == g->width && h->width == u->width);
 	cpu_for(cpu_of(be), s->n_rows, 8 * (int64_t)h->width, swiglu_rows, &run);
@@ -453,18 +439,7 @@ void cpu_load_row(const struct cpu *c, struct packed_rows from, int32_t i, float
 	const uint8_t *rot = from.base + GEOM_PLAIN * count + 2 * GEOM_ROT * at;
 	const uint8_t *scale = from.base + (GEOM_PLAIN + 2 * GEOM_ROT) * count + GEOM_ROW_SCALES * at;
 
-	for (int g = 0; g < GEOM_ROW_SCALES; g++) {
-		float s = e8m0_to_f32(scale[g]);
-
-		for (int m = 0; m < GEOM_FP8_GROUP; m++)
-			x[GEOM_FP8_GROUP * g + m] = c->e4m3[code[GEOM_FP8_GROUP * g + m]] * s;
-	}
-	for (int m = 0; m < GEOM_ROT; m++) {
-		uint16_t h;
-
-		memcpy(&h, rot + 2 * m, sizeof h);
-		x[GEOM_PLAIN + m] = f16_to_f32(h);
-	}
+	c->dot->load_row(x, code, rot, scale);
 }
 
 void cpu_copy_row(struct packed_rows to, int32_t i, struct packed_rows from, int32_t k)
@@ -529,21 +504,14 @@ void cpu_load_key(const struct cpu *c, struct packed_rows from, int32_t i, float
 	const uint8_t *pair = from.base + GEOM_KEY / 2 * (size_t)i;
 	const uint8_t *scale = from.base + GEOM_KEY / 2 * (size_t)from.count + GEOM_KEY_SCALES * (size_t)i;
 
-	for (int g = 0; g < GEOM_KEY_SCALES; g++) {
-		float s = e8m0_to_f32(scale[g]);
-
-		for (int m = 16 * g; m < 16 * g + 16; m++) {
-			x[2 * m] = c->e2m1[pair[m]][0] * s;
-			x[2 * m + 1] = c->e2m1[pair[m]][1] * s;
-		}
-	}
+	c->dot->load_key(x, pair, scale);
 }
 
-void cpu_round_key(const struct cpu *c, float *x)
+void cpu_round_key(float *x)
 {
 	uint8_t code[GEOM_KEY], scale[GEOM_KEY_SCALES];
 
 	key_codes(code, scale, x);
 	for (int i = 0; i < GEOM_KEY; i++)
-		x[i] = c->e2m1[code[i]][0] * e8m0_to_f32(scale[i / GEOM_FP4_GROUP]);
+		x[i] = (float)e2m1_twice(code[i]) * (0.5f * e8m0_to_f32(scale[i / GEOM_FP4_GROUP]));
 }

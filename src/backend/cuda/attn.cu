@@ -1,0 +1,739 @@
+/* attn.cu - history: packed rows, pooling, indexer, attention.
+ *
+ * What  The operations that read or write timelines.  Everything about a position comes from the step block.
+ * How   pool: one block for each row of the step, which emits a compressed row if its token ends a group; then the frontier
+ *       moves.  Indexer: queries and keys are E2M1 times powers of two, so their products are done in dp4a exactly; a radix
+ *       select finds the K best.  Attention: eight heads share a block's decoded rows; few rows of a step are cut into pieces
+ *       of SPLIT history rows that are put together afterwards, many rows are not cut.
+ * Careful
+ *       - A pooled row is rotated with the position of its group's first token.
+ *       - With r = 4 a row mixes the left halves of the previous group with the right halves of its own.
+ *       - A row emitted by token t is visible to t.
+ *       - The sink takes part in the maximum and in the denominator, and adds no value.
+ * Source: docs/model.md 7; definition: ref/ref_attn.c. */
+#include "cuda_int.cuh"
+
+/* ------------------------------------------------------------------ rounding */
+
+/* Exponent of the least power of two with amax / 2^k <= top; see quant/half.h. */
+static __device__ int scale_exponent(double amax, double top)
+{
+	uint32_t u = __float_as_uint((float)(amax / top));
+
+	return (int)(u >> 23) - 127 + ((u & 0x7FFFFF) != 0);
+}
+
+static __device__ uint8_t to_e4m3(float x)
+{
+	float a = fminf(fabsf(x), 448);
+	uint32_t sign = __float_as_uint(x) >> 24 & 0x80, u;
+
+	if (isnan(x))
+		return 0x7F;
+	if (a < 0x1p-6f)
+		return (uint8_t)(sign | (uint32_t)rintf(a * 512));
+	u = __float_as_uint(a);
+	u += 0x7FFFF + (u >> 20 & 1);
+	return (uint8_t)(sign | ((u >> 20) - (120 << 3)));
+}
+
+static __device__ float from_e4m3(uint32_t b)
+{
+	float m = __half2float(__ushort_as_half((uint16_t)((b & 0x80) << 8 | (b & 0x7F) << 7))) * 256;
+
+	return (b & 0x7F) == 0x7F ? NAN : m;
+}
+
+static __device__ float from_e8m0(uint32_t e)
+{
+	return e == 255 ? NAN : e ? __uint_as_float(e << 23) : 0x1p-127f;
+}
+
+static __device__ uint32_t to_e2m1(float x)
+{
+	float a = fabsf(x);
+	uint32_t sign = __float_as_uint(x) >> 28 & 8;
+
+	return sign | (a <= 0.25f ? 0 : a < 0.75f ? 1 : a <= 1.25f ? 2 : a < 1.75f ? 3 : a <= 2.5f ? 4 : a < 3.5f ? 5 :
+		       a <= 5 ? 6 : 7);
+}
+
+static __device__ float from_e2m1(uint32_t c)
+{
+	float m = (c & 7) < 4 ? 0.5f * (c & 7) : (c & 7) < 6 ? (c & 7) - 2.0f : (c & 7) == 6 ? 4.0f : 6.0f;
+
+	return c & 8 ? -m : m;
+}
+
+/* x * 2^-k for k in -127..128 */
+static __device__ float unscale(float x, int k)
+{
+	return k >= 127 ? x * 0x1p-64f * pow2f(64 - k) : x * pow2f(-k);
+}
+
+/* ------------------------------------------------------------------ storage */
+
+/* Stores row i of a group of `count` rows; all 256 threads; x[512] in shared memory. */
+static __device__ void store_row(uint8_t *base, int count, int i, const float *x)
+{
+	int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+	uint8_t *plain = base + (size_t)i * GEOM_PLAIN;
+	uint8_t *scale = base + (size_t)count * (GEOM_PLAIN + GEOM_ROT * 2) + (size_t)i * GEOM_ROW_SCALES;
+
+	if (warp < GEOM_ROW_SCALES) {
+		float a = x[warp * 64 + lane], b = x[warp * 64 + 32 + lane], top = fmaxf(fabsf(a), fabsf(b));
+		int k;
+
+		for (int o = 16; o; o >>= 1)
+			top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
+		k = scale_exponent(fmax((double)top, 1e-4), 448);
+		plain[warp * 64 + lane] = to_e4m3(unscale(a, k));
+		plain[warp * 64 + 32 + lane] = to_e4m3(unscale(b, k));
+		if (!lane)
+			scale[warp] = (uint8_t)(k + 127);
+	} else if (warp == GEOM_ROW_SCALES) {
+		__half *rot = (__half *)(base + (size_t)count * GEOM_PLAIN + (size_t)i * GEOM_ROT * 2);
+
+		rot[lane] = __float2half_rn(x[GEOM_PLAIN + lane]);
+		rot[lane + 32] = __float2half_rn(x[GEOM_PLAIN + 32 + lane]);
+	}
+}
+
+/* Hadamard transform of 128 values, four on each lane. */
+static __device__ void hadamard(float v[4])
+{
+	int lane = threadIdx.x % WARP;
+	float a = v[0] + v[1], b = v[0] - v[1], c = v[2] + v[3], d = v[2] - v[3];
+
+	v[0] = a + c;
+	v[1] = b + d;
+	v[2] = a - c;
+	v[3] = b - d;
+	for (int h = 1; h < WARP; h *= 2)
+		for (int i = 0; i < 4; i++) {
+			float other = __shfl_xor_sync(~0u, v[i], h);
+
+			v[i] = lane & h ? other - v[i] : v[i] + other;
+		}
+	for (int i = 0; i < 4; i++)
+		v[i] *= 0.08838834764831845f;	/* sqrt(1 / 128) */
+}
+
+/* Exponent that the 8 lanes of a group of 32 share. */
+static __device__ int key_exponent(const float v[4])
+{
+	float top = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
+
+	for (int o = 4; o; o >>= 1)
+		top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
+	return scale_exponent(fmax((double)top, 6 * 0x1p-126), 6);
+}
+
+/* ------------------------------------------------------------------ pack, ring */
+
+static __global__ void pack_kernel(uint8_t *fresh, int count, const float *kv)
+{
+	__shared__ float x[GEOM_HEAD];
+
+	for (int i = threadIdx.x; i < GEOM_HEAD; i += blockDim.x)
+		x[i] = kv[(size_t)blockIdx.x * GEOM_HEAD + i];
+	__syncthreads();
+	store_row(fresh, count, blockIdx.x, x);
+}
+
+/* p: fresh, kv; i: rows of fresh */
+void k_pack_rows(struct eng *e, const struct rec *r)
+{
+	LAUNCH(e, pack_kernel, r->n_rows, 256, 0, (uint8_t *)r->p[0], r->i[0], (const float *)r->p[1]);
+}
+
+static __device__ void copy_part(uint8_t *to, const uint8_t *from, int to_i, int from_i, int bytes, int unit)
+{
+	to += (size_t)to_i * bytes;
+	from += (size_t)from_i * bytes;
+	if (unit == 4)
+		for (int i = threadIdx.x; i < bytes / 4; i += blockDim.x)
+			((uint32_t *)to)[i] = ((const uint32_t *)from)[i];
+	else
+		for (int i = threadIdx.x; i < bytes; i += blockDim.x)
+			to[i] = from[i];
+}
+
+static __global__ void ring_kernel(struct dstep s, const uint8_t *fresh, int count, struct kv_layer l)
+{
+	int t = blockIdx.x, slot = geom_ring_slot(s.row[t].pos, l.window);
+	const struct span sp = s.span[s.row_span[t]];
+	uint8_t *ring = s.timeline[sp.timeline].tail + l.tail_ring;
+
+	if (t - sp.row0 < sp.n - l.window)
+		return;		/* a later row of the span has this slot */
+	copy_part(ring, fresh, slot, t, GEOM_PLAIN, 4);
+	ring += (size_t)l.window * GEOM_PLAIN;
+	fresh += (size_t)count * GEOM_PLAIN;
+	copy_part(ring, fresh, slot, t, GEOM_ROT * 2, 4);
+	ring += (size_t)l.window * GEOM_ROT * 2;
+	fresh += (size_t)count * GEOM_ROT * 2;
+	copy_part(ring, fresh, slot, t, GEOM_ROW_SCALES, 1);
+}
+
+void k_ring_write(struct eng *e, const struct rec *r)
+{
+	LAUNCH(e, ring_kernel, r->n_rows, 128, 0, e->st, (const uint8_t *)r->p[0], r->i[0], r->layer);
+}
+
+/* ------------------------------------------------------------------ pooling */
+
+struct pooling {
+	const float *kv, *score, *freq;		/* projections [T, pw] */
+	struct dw ape, norm;
+	struct kv_layer l;
+	int32_t key, width, pw;
+};
+
+/* Where the projections of a token are: in this step, or in the frontier. */
+static __device__ void token_at(const struct pooling &o, const struct span &sp, const float *front, int p, int c, float *kv,
+				float *score)
+{
+	int r = o.l.ratio, slots = geom_frontier_slots(r), slot;
+
+	if (p >= sp.pos0) {
+		size_t at = (size_t)(sp.row0 + p - sp.pos0) * o.pw + c;
+
+		*kv = o.kv[at];
+		*score = o.score[at] + weight_at(o.ape, (size_t)(p % r) * o.pw + c);
+		return;
+	}
+	slot = r == 4 && p / 4 < sp.pos0 / 4 ? p % 4 : geom_frontier_slot(p, r);
+	*kv = front[(size_t)slot * o.pw + c];
+	*score = front[(size_t)(slots + slot) * o.pw + c];
+}
+
+static __device__ float pool_channel(const struct pooling &o, const struct span &sp, const float *front, int n, int c)
+{
+	int r = o.l.ratio, items = r == 4 ? 8 : r, skip = r == 4 && n == 0 ? 4 : 0;
+	float top = -INFINITY, sum = 0, mean = 0, kv, score;
+
+	for (int i = skip; i < items; i++) {
+		int p = r == 4 ? 4 * (n - 1) + i : r * n + i;
+
+		token_at(o, sp, front, p, r == 4 && i >= 4 ? o.width + c : c, &kv, &score);
+		top = fmaxf(top, score);
+	}
+	for (int i = skip; i < items; i++) {
+		int p = r == 4 ? 4 * (n - 1) + i : r * n + i;
+		float w;
+
+		token_at(o, sp, front, p, r == 4 && i >= 4 ? o.width + c : c, &kv, &score);
+		w = expf(score - top);
+		sum += w;
+		mean += w * kv;
+	}
+	return mean / sum;
+}
+
+static __device__ const float *front_of(const struct pooling &o, const struct dstep &s, const struct span &sp)
+{
+	return (const float *)(s.timeline[sp.timeline].tail + (o.key ? o.l.tail_front_key : o.l.tail_front));
+}
+
+/* One block of 256 threads for each row of the step. */
+static __global__ void pool_kernel(struct dstep s, struct pooling o)
+{
+	__shared__ float x[GEOM_HEAD], room[33];
+	int t = blockIdx.x, r = o.l.ratio, pos = s.row[t].pos, n = pos / r;
+	const struct span sp = s.span[s.row_span[t]];
+	const struct dtimeline tl = s.timeline[sp.timeline];
+	float sum = 0, scale;
+	uint8_t *block;
+
+	if (!geom_pools_at(pos, r))
+		return;
+	for (int c = threadIdx.x; c < o.width; c += blockDim.x) {
+		x[c] = pool_channel(o, sp, front_of(o, s, sp), n, c);
+		sum += x[c] * x[c];
+	}
+	sum = block_sum(sum, room);
+	scale = 1 / sqrtf(sum / o.width + 1e-6f);
+	for (int c = threadIdx.x; c < o.width; c += blockDim.x)
+		x[c] *= scale * weight_at(o.norm, c);
+	__syncthreads();
+	if (threadIdx.x < GEOM_ROT / 2)
+		rope_pair(x + o.width - GEOM_ROT + 2 * threadIdx.x, o.freq[threadIdx.x], n * r, false);
+	__syncthreads();
+	block = s.block[tl.first + geom_row_block(n, r)];
+	if (!o.key) {
+		store_row(block + o.l.block_rows, geom_rows_per_block(r), geom_row_in_block(n, r), x);
+	} else if (threadIdx.x < WARP) {
+		int lane = threadIdx.x, i = geom_row_in_block(n, r), k;
+		uint8_t *codes = block + o.l.block_keys + (size_t)i * (GEOM_KEY / 2);
+		uint8_t *scales = block + o.l.block_keys + (size_t)geom_rows_per_block(r) * (GEOM_KEY / 2) +
+				  (size_t)i * GEOM_KEY_SCALES;
+		float v[4] = {x[4 * lane], x[4 * lane + 1], x[4 * lane + 2], x[4 * lane + 3]};
+
+		hadamard(v);
+		k = key_exponent(v);
+		for (int j = 0; j < 2; j++)
+			codes[2 * lane + j] = (uint8_t)(to_e2m1(unscale(v[2 * j], k)) | to_e2m1(unscale(v[2 * j + 1], k)) << 4);
+		if (lane % 8 == 0)
+			scales[lane / 8] = (uint8_t)(k + 127);
+	}
+}
+
+/* Stores the projections that later rows need.  A thread owns a channel; ascending, so that with r = 4 a token moving from
+ * slot 4 + i to i is read before slot 4 + i is overwritten. */
+static __global__ void frontier_kernel(struct dstep s, struct pooling o)
+{
+	const struct span sp = s.span[blockIdx.x];
+	int c = blockIdx.y * blockDim.x + threadIdx.x, r = o.l.ratio, slots = geom_frontier_slots(r);
+	int end = sp.pos0 + sp.n, open = end / r, first = r == 4 && open > 0 ? 4 * (open - 1) : r * open;
+	float *front = (float *)front_of(o, s, sp);
+
+	if (c >= o.pw)
+		return;
+	for (int p = first; p < end; p++) {
+		int to = r == 4 && p / 4 < open ? p % 4 : geom_frontier_slot(p, r);
+		float kv, score;
+
+		if (p < sp.pos0 && (p / r >= open || (r == 4 && p / 4 < sp.pos0 / 4)))
+			continue;	/* already in its slot */
+		token_at(o, sp, front, p, c, &kv, &score);
+		front[(size_t)to * o.pw + c] = kv;
+		front[(size_t)(slots + to) * o.pw + c] = score;
+	}
+}
+
+/* p: kv, score, freq; w: ape, norm; i: key, pw */
+void k_pool(struct eng *e, const struct rec *r)
+{
+	struct pooling o = {};
+
+	o.kv = (const float *)r->p[0];
+	o.score = (const float *)r->p[1];
+	o.freq = (const float *)r->p[2];
+	o.ape = r->w[0];
+	o.norm = r->w[1];
+	o.l = r->layer;
+	o.key = r->i[0];
+	o.width = o.key ? GEOM_KEY : GEOM_HEAD;
+	o.pw = r->i[1];
+	LAUNCH(e, pool_kernel, r->n_rows, 256, 0, e->st, o);
+	LAUNCH(e, frontier_kernel, dim3(r->n_spans, div_up(o.pw, 128)), 128, 0, e->st, o);
+}
+
+/* ------------------------------------------------------------------ indexer */
+
+/* One warp for each head of each row. */
+static __global__ void index_query_kernel(float *q, int n)
+{
+	int i = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP, k;
+	float4 *at = (float4 *)(q + (size_t)i * GEOM_KEY) + lane, f;
+	float v[4], s;
+
+	if (i >= n)
+		return;
+	f = *at;
+	v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
+	hadamard(v);
+	k = key_exponent(v);
+	s = pow2f(min(k, 127));
+	for (int j = 0; j < 4; j++)
+		v[j] = isnan(v[j]) ? v[j] : from_e2m1(to_e2m1(unscale(v[j], k))) * s;
+	*at = make_float4(v[0], v[1], v[2], v[3]);
+}
+
+void k_index_query(struct eng *e, const struct rec *r)
+{
+	int n = r->n_rows * r->i[0];
+
+	LAUNCH(e, index_query_kernel, div_up(n, 8), 256, 0, (float *)r->p[0], n);
+}
+
+/* Four codes (16 bits) as int8 of twice their value. */
+static __device__ int codes4(uint32_t c)
+{
+	uint32_t g = __byte_perm(0x03020100u, 0x0C080604u, c & 0x7777), s = c >> 3 & 0x1111;
+	uint32_t m = ((s & 1) | (s & 0x10) << 4 | (s & 0x100) << 8 | (s & 0x1000) << 12) * 255u;
+
+	return (int)__vsub4(g ^ m, m);
+}
+
+static const int KEYS = 128;
+
+/* scores[t, n], n < visible.  A thread takes one key, all heads.  Grid: keys / KEYS, rows. */
+static __global__ void score_kernel(struct dstep s, float *scores, size_t stride, const float *q, const float *weight, int heads,
+				    int top_k, struct kv_layer l)
+{
+	DYNAMIC(int4, room);	/* int8 [heads, 128], then float scale [heads, 4], then float [heads] */
+	int8_t *sq = (int8_t *)room;
+	float *scale = (float *)(sq + heads * GEOM_KEY), *u = scale + heads * 4;
+	int t = blockIdx.y, r = l.ratio, seen = geom_visible(s.row[t].pos, r), n = blockIdx.x * KEYS + threadIdx.x;
+	const float *from = q + (size_t)t * heads * GEOM_KEY;
+	int key[32];
+	float ks[4], sum = 0;
+
+	if (seen <= top_k || blockIdx.x * KEYS >= seen)
+		return;
+	for (int g = threadIdx.x; g < heads * 4; g += blockDim.x) {
+		float top = 0;
+		int k;
+
+		for (int i = 0; i < 32; i++)
+			top = fmaxf(top, fabsf(from[g * 32 + i]));
+		k = scale_exponent(fmax((double)top, 6 * 0x1p-126), 6);
+		for (int i = 0; i < 32; i++)
+			sq[g * 32 + i] = (int8_t)(int)rintf(unscale(from[g * 32 + i], k) * 2);
+		scale[g] = pow2f(min(k, 127)) * 0.5f;
+	}
+	for (int h = threadIdx.x; h < heads; h += blockDim.x)
+		u[h] = weight[(size_t)t * heads + h] * (float)sqrt(1.0 / ((double)heads * GEOM_KEY));
+	__syncthreads();
+	if (n >= seen)
+		return;
+	{
+		const struct dtimeline tl = s.timeline[s.row[t].timeline];
+		const uint8_t *base = s.block[tl.first + geom_row_block(n, r)] + l.block_keys;
+		int i = geom_row_in_block(n, r);
+		const uint4 *codes = (const uint4 *)(base + (size_t)i * (GEOM_KEY / 2));
+		const uint8_t *es = base + (size_t)geom_rows_per_block(r) * (GEOM_KEY / 2) + (size_t)i * GEOM_KEY_SCALES;
+
+#pragma unroll
+		for (int j = 0; j < 4; j++) {
+			uint4 c = codes[j];
+			const uint32_t w[4] = {c.x, c.y, c.z, c.w};
+
+#pragma unroll
+			for (int b = 0; b < 4; b++) {
+				key[8 * j + 2 * b] = codes4(w[b] & 0xFFFF);
+				key[8 * j + 2 * b + 1] = codes4(w[b] >> 16);
+			}
+			ks[j] = from_e8m0(es[j]) * 0.5f;
+		}
+	}
+	for (int h = 0; h < heads; h++) {
+		const int4 *x = (const int4 *)(sq + h * GEOM_KEY);
+		float dot = 0;
+
+#pragma unroll
+		for (int j = 0; j < 4; j++) {
+			int4 a = x[2 * j], b = x[2 * j + 1];
+			int d = 0;
+
+			d = __dp4a(key[8 * j], a.x, d);
+			d = __dp4a(key[8 * j + 1], a.y, d);
+			d = __dp4a(key[8 * j + 2], a.z, d);
+			d = __dp4a(key[8 * j + 3], a.w, d);
+			d = __dp4a(key[8 * j + 4], b.x, d);
+			d = __dp4a(key[8 * j + 5], b.y, d);
+			d = __dp4a(key[8 * j + 6], b.z, d);
+			d = __dp4a(key[8 * j + 7], b.w, d);
+			dot += scale[4 * h + j] * ks[j] * (float)d;
+		}
+		sum += u[h] * fmaxf(dot, 0);
+	}
+	scores[(size_t)t * stride + n] = sum;
+}
+
+static __device__ uint32_t ordered(float f)	/* larger floats have larger numbers */
+{
+	uint32_t u = __float_as_uint(f);
+
+	return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+
+static const int SELECT = 512;
+
+/* The K best of a row's scores, ascending by number; ties go to the lower row.  One block a row. */
+static __global__ void __launch_bounds__(SELECT)
+select_kernel(struct dstep s, int32_t *pick, const float *scores, size_t stride, int top_k, int ratio)
+{
+	__shared__ int hist[256], sh_digit, sh_left, warp_gt[SELECT / 32], warp_eq[SELECT / 32];
+	int t = blockIdx.x, n = geom_visible(s.row[t].pos, ratio), left = top_k, tid = threadIdx.x;
+	int lane = tid % WARP, warp = tid / WARP, gt_base = 0, eq_base = 0;
+	const float *v = scores + (size_t)t * stride;
+	uint32_t prefix = 0;
+
+	if (n <= top_k)
+		return;
+	for (int shift = 24; shift >= 0; shift -= 8) {	/* the K-th largest, a byte at a time */
+		for (int i = tid; i < 256; i += blockDim.x)
+			hist[i] = 0;
+		__syncthreads();
+		for (int i = tid; i < n; i += blockDim.x) {
+			uint32_t u = ordered(v[i]);
+
+			if (shift == 24 || u >> (shift + 8) == prefix >> (shift + 8))
+				atomicAdd(&hist[u >> shift & 255], 1);
+		}
+		__syncthreads();
+		if (!tid) {
+			int d = 255, have = 0;
+
+			while (d > 0 && have + hist[d] < left)
+				have += hist[d--];
+			sh_digit = d;
+			sh_left = left - have;
+		}
+		__syncthreads();
+		prefix |= (uint32_t)sh_digit << shift;
+		left = sh_left;
+		__syncthreads();
+	}
+	/* All above prefix, and the first `left` equal to it. */
+	for (int i0 = 0; i0 < n; i0 += blockDim.x) {
+		int i = i0 + tid, gt_before, eq_before, gt_all = 0, eq_all = 0;
+		uint32_t u = i < n ? ordered(v[i]) : 0;
+		bool gt = i < n && u > prefix, eq = i < n && u == prefix;
+		unsigned mg = __ballot_sync(~0u, gt), me = __ballot_sync(~0u, eq), below = (1u << lane) - 1;
+
+		if (!lane) {
+			warp_gt[warp] = __popc(mg);
+			warp_eq[warp] = __popc(me);
+		}
+		__syncthreads();
+		gt_before = gt_base + __popc(mg & below);
+		eq_before = eq_base + __popc(me & below);
+		for (int w = 0; w < SELECT / 32; w++) {
+			if (w < warp) {
+				gt_before += warp_gt[w];
+				eq_before += warp_eq[w];
+			}
+			gt_all += warp_gt[w];
+			eq_all += warp_eq[w];
+		}
+		if (gt || (eq && eq_before < left)) {
+			int to = gt_before + min(eq_before, left);
+
+			if (to < top_k)
+				pick[(size_t)t * top_k + to] = i;
+		}
+		gt_base += gt_all;
+		eq_base += eq_all;
+		__syncthreads();
+	}
+}
+
+/* p: pick, q, head weights; i: heads, top_k, bound of visible rows */
+void k_choose(struct eng *e, const struct rec *r)
+{
+	int heads = r->i[0], top_k = r->i[1], most = r->i[2];
+	float *scores = (float *)eng_scratch(e, S_SCORES, (size_t)r->n_rows * most * sizeof(float));
+	size_t smem = (size_t)heads * (GEOM_KEY + 20);
+
+	if (!scores)
+		return;
+	LAUNCH(e, score_kernel, dim3(div_up(most, KEYS), r->n_rows), KEYS, smem, e->st, scores, most, (const float *)r->p[1],
+	       (const float *)r->p[2], heads, top_k, r->layer);
+	LAUNCH(e, select_kernel, r->n_rows, SELECT, 0, e->st, (int32_t *)r->p[0], scores, most, top_k, r->layer.ratio);
+}
+
+/* ------------------------------------------------------------------ attention */
+
+static const int HEADS = 8, TILE = 16, SPLIT = 64, PART = GEOM_HEAD + 4;
+
+struct attending {
+	const float *q;
+	float *out, *part;		/* part: [T, H, splits, PART] or NULL */
+	const uint8_t *fresh;
+	const int32_t *pick;
+	struct dw sinks;
+	struct kv_layer l;
+	int32_t fresh_rows, heads, top_k, splits;
+};
+
+struct seen {		/* the rows a token sees: window first, then compressed, ascending */
+	int first, window, n;
+	bool all;
+};
+
+static __device__ struct seen rows_seen(const struct attending &a, int pos)
+{
+	struct seen o;
+	int visible = geom_visible(pos, a.l.ratio);
+
+	o.all = !a.pick || visible <= a.top_k;
+	o.first = geom_window_first(pos, a.l.window);
+	o.window = pos + 1 - o.first;
+	o.n = o.window + (o.all ? visible : a.top_k);
+	return o;
+}
+
+/* Decodes rows i0..i0+n-1 of what row t sees into tile [TILE, 512]; 16 threads a row. */
+static __device__ void load_tile(float *tile, const struct attending &a, const struct dstep &s, const struct span &sp, int t,
+				 const struct seen &o, int i0, int n)
+{
+	const struct dtimeline tl = s.timeline[sp.timeline];
+	int row = threadIdx.x / 16, j = threadIdx.x % 16, i = i0 + row, count, at;
+	const uint8_t *base, *scale;
+	const uint32_t *plain, *rot;
+
+	if (row >= n)
+		return;
+	if (i < o.window) {
+		int p = o.first + i;
+
+		if (p < sp.pos0) {
+			base = tl.tail + a.l.tail_ring;
+			count = a.l.window;
+			at = geom_ring_slot(p, a.l.window);
+		} else {
+			base = a.fresh;
+			count = a.fresh_rows;
+			at = sp.row0 + p - sp.pos0;
+		}
+	} else {
+		int c = o.all ? i - o.window : a.pick[(size_t)t * a.top_k + i - o.window];
+
+		base = s.block[tl.first + geom_row_block(c, a.l.ratio)] + a.l.block_rows;
+		count = geom_rows_per_block(a.l.ratio);
+		at = geom_row_in_block(c, a.l.ratio);
+	}
+	plain = (const uint32_t *)(base + (size_t)at * GEOM_PLAIN);
+	rot = (const uint32_t *)(base + (size_t)count * GEOM_PLAIN + (size_t)at * GEOM_ROT * 2);
+	scale = base + (size_t)count * (GEOM_PLAIN + GEOM_ROT * 2) + (size_t)at * GEOM_ROW_SCALES;
+	tile += row * GEOM_HEAD;
+#pragma unroll
+	for (int w = 0; w < 7; w++) {	/* 16 words of a group of 64 values */
+		uint32_t v = plain[16 * w + j];
+		float f = from_e8m0(scale[w]);
+
+		*(float4 *)(tile + 64 * w + 4 * j) = make_float4(from_e4m3(v & 255) * f, from_e4m3(v >> 8 & 255) * f,
+								 from_e4m3(v >> 16 & 255) * f, from_e4m3(v >> 24) * f);
+	}
+	uint32_t v0 = rot[2 * j], v1 = rot[2 * j + 1];
+
+	*(float4 *)(tile + GEOM_PLAIN + 4 * j) = make_float4(half_bits((uint16_t)v0), half_bits((uint16_t)(v0 >> 16)),
+							     half_bits((uint16_t)v1), half_bits((uint16_t)(v1 >> 16)));
+}
+
+/* A warp for each of eight heads.  Grid: rows, heads / 8, pieces (1 when not cut). */
+static __global__ void __launch_bounds__(HEADS * WARP) attend_kernel(struct dstep s, struct attending a)
+{
+	__shared__ __align__(16) float tile[TILE * GEOM_HEAD];
+	int t = blockIdx.x, lane = threadIdx.x % WARP, h = blockIdx.y * HEADS + threadIdx.x / WARP;
+	const struct span sp = s.span[s.row_span[t]];
+	const struct seen o = rows_seen(a, s.row[t].pos);
+	int begin = a.part ? blockIdx.z * SPLIT : 0, end = a.part ? min(o.n, begin + SPLIT) : o.n;
+	const bool live = h < a.heads;
+	float top, sum;
+	float4 q[4], acc[4];
+
+	if (begin >= end)
+		return;
+#pragma unroll
+	for (int j = 0; j < 4; j++) {
+		q[j] = live ? ((const float4 *)(a.q + ((size_t)t * a.heads + h) * GEOM_HEAD))[lane + 32 * j]
+			    : make_float4(0, 0, 0, 0);
+		acc[j] = make_float4(0, 0, 0, 0);
+	}
+	top = a.part || !live ? -INFINITY : weight_at(a.sinks, h);
+	sum = a.part || !live ? 0 : 1;
+	for (int i0 = begin; i0 < end; i0 += TILE) {
+		int n = min(TILE, end - i0);
+		float z[TILE], best = top, f;
+
+		__syncthreads();
+		load_tile(tile, a, s, sp, t, o, i0, n);
+		__syncthreads();
+#pragma unroll
+		for (int i = 0; i < TILE; i++) {
+			float dot = 0;
+
+			if (i < n) {
+#pragma unroll
+				for (int j = 0; j < 4; j++) {
+					float4 v = ((const float4 *)(tile + i * GEOM_HEAD))[lane + 32 * j];
+
+					dot += q[j].x * v.x + q[j].y * v.y + q[j].z * v.z + q[j].w * v.w;
+				}
+			}
+			z[i] = i < n ? warp_sum(dot) * 0.04419417382415922f : -INFINITY;	/* sqrt(1 / 512) */
+			best = fmaxf(best, z[i]);
+		}
+		f = expf(top - best);
+		sum *= f;
+#pragma unroll
+		for (int j = 0; j < 4; j++)
+			acc[j].x *= f, acc[j].y *= f, acc[j].z *= f, acc[j].w *= f;
+#pragma unroll
+		for (int i = 0; i < TILE; i++) {
+			if (i < n) {
+				float w = expf(z[i] - best);
+
+				sum += w;
+#pragma unroll
+				for (int j = 0; j < 4; j++) {
+					float4 v = ((const float4 *)(tile + i * GEOM_HEAD))[lane + 32 * j];
+
+					acc[j].x += w * v.x, acc[j].y += w * v.y, acc[j].z += w * v.z, acc[j].w += w * v.w;
+				}
+			}
+		}
+		top = best;
+	}
+	if (!live)
+		return;
+	if (a.part) {
+		float *to = a.part + (((size_t)t * a.heads + h) * a.splits + blockIdx.z) * PART;
+
+#pragma unroll
+		for (int j = 0; j < 4; j++)
+			((float4 *)to)[lane + 32 * j] = acc[j];
+		if (!lane) {
+			to[GEOM_HEAD] = top;
+			to[GEOM_HEAD + 1] = sum;
+		}
+		return;
+	}
+#pragma unroll
+	for (int j = 0; j < 4; j++)
+		((float4 *)(a.out + ((size_t)t * a.heads + h) * GEOM_HEAD))[lane + 32 * j] =
+			make_float4(acc[j].x / sum, acc[j].y / sum, acc[j].z / sum, acc[j].w / sum);
+}
+
+/* Puts the pieces of a head together, with its sink.  Grid: rows, heads; 128 threads. */
+static __global__ void combine_kernel(struct dstep s, struct attending a)
+{
+	int t = blockIdx.x, h = blockIdx.y, n = div_up(rows_seen(a, s.row[t].pos).n, SPLIT);
+	const float *part = a.part + ((size_t)t * a.heads + h) * a.splits * PART;
+	float sink = weight_at(a.sinks, h), top = sink, sum;
+	float4 acc = make_float4(0, 0, 0, 0);
+
+	for (int i = 0; i < n; i++)
+		top = fmaxf(top, part[(size_t)i * PART + GEOM_HEAD]);
+	sum = expf(sink - top);
+	for (int i = 0; i < n; i++) {
+		const float *p = part + (size_t)i * PART;
+		float w = expf(p[GEOM_HEAD] - top);
+		float4 v = ((const float4 *)p)[threadIdx.x];
+
+		sum += w * p[GEOM_HEAD + 1];
+		acc.x += w * v.x, acc.y += w * v.y, acc.z += w * v.z, acc.w += w * v.w;
+	}
+	((float4 *)(a.out + ((size_t)t * a.heads + h) * GEOM_HEAD))[threadIdx.x] =
+		make_float4(acc.x / sum, acc.y / sum, acc.z / sum, acc.w / sum);
+}
+
+/* p: out, q, fresh, pick; w: sinks; i: rows of fresh, heads, top_k, bound of rows seen */
+void k_attend(struct eng *e, const struct rec *r)
+{
+	struct attending a = {};
+
+	a.out = (float *)r->p[0];
+	a.q = (const float *)r->p[1];
+	a.fresh = (const uint8_t *)r->p[2];
+	a.pick = (const int32_t *)r->p[3];
+	a.sinks = r->w[0];
+	a.l = r->layer;
+	a.fresh_rows = r->i[0];
+	a.heads = r->i[1];
+	a.top_k = r->i[2];
+	a.splits = div_up(r->i[3], SPLIT);
+	if (r->n_rows <= e->matvec_rows) {
+		a.part = (float *)eng_scratch(e, S_ATTN, (size_t)r->n_rows * a.heads * a.splits * PART * sizeof(float));
+		if (!a.part)
+			return;
+	}
+	LAUNCH(e, attend_kernel, dim3(r->n_rows, div_up(a.heads, HEADS), a.part ? a.splits : 1), HEADS * WARP, 0, e->st, a);
+	if (a.part)
+		LAUNCH(e, combine_kernel, dim3(r->n_rows, a.heads), 128, 0, e->st, a);
+}

@@ -1,0 +1,3 @@
+#include <setjmp.h>
+extern jmp_buf *stub_jump;
+jmp_buf *stub_jump;
