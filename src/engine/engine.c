@@ -126,6 +126,16 @@ static enum status open_backend(struct engine *e, struct err *err)
 	return OK;
 }
 
+struct tree_key engine_fingerprint(const struct engine *e)
+{
+	const struct backend *be = e->be;
+	int32_t words[GEOM_BLOCK] = {(int32_t)be->real_bytes, (int32_t)be->row_bytes, (int32_t)be->key_bytes,
+				     be->numerics.fp8, be->numerics.fp4, be->numerics.packed,
+				     (int32_t)e->layout.block_bytes, (int32_t)e->layout.check_bytes};
+
+	return tree_key_next(tree_key_of(e->gguf->map, (size_t)e->gguf->data_offset), words);
+}
+
 /* Everything that takes memory, after the plan said that there is enough. */
 static enum status allocate(struct engine *e, struct err *err)
 {
@@ -137,6 +147,8 @@ static enum status allocate(struct engine *e, struct err *err)
 	kv_layout_make(&e->layout, &e->shape, e->be);
 	TRY(weights_bind(&e->weights, e->gguf, &e->shape, e->be, err));
 	kv_pool_init(&e->pool, e->be, &e->layout, memory_block_limit(o->context, o->timelines));
+	e->pool.check_limit = o->timelines * ENGINE_MAX_CHECKPOINTS;
+	TRY(tree_open(&e->tree, &e->pool, engine_fingerprint(e), err));
 	return forward_open(&e->forward, e->be, &e->shape, &e->weights, &e->layout,
 			    engine_step_rows(o->chunk, o->timelines), o->max_logits, err);
 }
@@ -168,6 +180,7 @@ void engine_close(struct engine *e)
 {
 	if (!e)
 		return;
+	tree_close(e->tree);
 	assert(e->pool.live == 0);
 	forward_close(e->forward);
 	if (e->pool.be)

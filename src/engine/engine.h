@@ -6,6 +6,7 @@
 #define DS4_ENGINE_ENGINE_H
 
 #include "backend/backend.h"
+#include "engine/tree.h"
 #include "gguf/gguf.h"
 #include "model/forward.h"
 #include "model/kv.h"
@@ -32,7 +33,7 @@ struct memory_plan {
 	uint64_t weights;		/* mapped from the file, not copied */
 	uint64_t blocks;		/* compressed rows and keys of all timelines at full context */
 	uint64_t tails;			/* rings and frontiers */
-	uint64_t checkpoints;
+	uint64_t checkpoints;		/* copies of tails at block boundaries: the timelines' and the tree's */
 	uint64_t work;			/* activations of one step */
 	uint64_t logits;
 	uint64_t total;			/* all but weights */
@@ -48,6 +49,7 @@ struct engine {
 	struct weights weights;
 	struct kv_layout layout;
 	struct kv_pool pool;
+	struct tree *tree;		/* prefixes that sessions and requests share */
 	struct forward *forward;
 	struct memory_plan plan;
 	const char *name;		/* general.name or the file's name */
@@ -61,6 +63,9 @@ void engine_close(struct engine *e);
 void memory_plan_make(struct memory_plan *out, const struct shape *s, const struct backend *be,
 		      uint64_t weight_bytes, int32_t context, int32_t timelines, int32_t chunk, int32_t max_logits);
 
-#define ENGINE_MAX_CHECKPOINTS 16	/* per timeline */
+#define ENGINE_MAX_CHECKPOINTS 16	/* per timeline, the prefix tree's included */
+
+/* What gives stored state its meaning: metadata and tensor table of the file, the backend's numbers, the layout. */
+struct tree_key engine_fingerprint(const struct engine *e);
 
 #endif

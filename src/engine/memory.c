@@ -8,7 +8,8 @@
  *       checkpoints (fixed per timeline), work (one step's activations) and logits.  Weights are mapped from the
  *       file: the system can drop their pages again, so they are listed but not part of the total.
  * Careful
- *       - kv_pool_init() gets the block limit from here, so that plan and pool cannot disagree.
+ *       - The pool gets its limits of blocks and checkpoints from here, so that plan and pool cannot disagree.  What
+ *         timelines leave free in them, the prefix tree fills.
  *       - A smaller context may also mean a smaller chunk: both shrink while looking for what fits.
  *       - Lists on the host (token ids, block addresses: about five bytes a token) are not counted.
  * Source: docs/model.md section 12. */
@@ -37,7 +38,7 @@ static void plan_with_layout(struct memory_plan *out, const struct kv_layout *la
 				    .chunk = chunk};
 	out->blocks = (uint64_t)memory_block_limit(context, timelines) * layout->block_bytes;
 	out->tails = n * layout->tail_bytes;
-	out->checkpoints = n * ENGINE_MAX_CHECKPOINTS * layout->tail_bytes;
+	out->checkpoints = n * ENGINE_MAX_CHECKPOINTS * layout->check_bytes;
 	out->work = forward_work_bytes(be, s, rows, wanted);
 	out->logits = (uint64_t)logits * (uint64_t)s->vocab * sizeof(float);
 	out->total = out->blocks + out->tails + out->checkpoints + out->work + out->logits;

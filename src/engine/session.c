@@ -5,7 +5,7 @@
  * Why   Callers think in token lists ("this is the conversation now"); the model can only append.  session_sync()
  *       turns the one into the other and reads as little as possible.
  * How   Tokens that both lists share stay.  If the state holds more than that, it goes back to the nearest
- *       checkpoint and replays from there.  Prefill steps end at multiples of 128 where they can, because only
+ *       checkpoint, its own or one of the engine's prefix tree, and replays from there.  Prefill steps end at multiples of 128 where they can, because only
  *       there a checkpoint can be taken; the last one before the end is the one the next turn most likely needs.
  * Careful
  *       - Logits belong to the last token read.  A state that is right but whose logits are gone (after a cancel, or
@@ -19,6 +19,8 @@
 #include <string.h>
 
 #include "base/mem.h"
+
+#define OWN_CHECKPOINTS 4	/* what going back needs without memory; the tree keeps more */
 
 struct session {
 	struct engine *e;
@@ -46,7 +48,7 @@ enum status session_open(struct session **out, struct engine *e, struct err *err
 			     (int)e->opt.context, (int)e->shape.vocab);
 		goto out;
 	}
-	TRY_TO(out, kv_open(&s->kv, &e->pool, ENGINE_MAX_CHECKPOINTS, err));
+	TRY_TO(out, kv_open(&s->kv, &e->pool, OWN_CHECKPOINTS, err));
 	*out = s;
 	s = NULL;
 out:
@@ -93,7 +95,10 @@ static enum status read_step(struct session *s, const int32_t *token, int32_t n,
 	s->n += n;
 	s->has_logits = want;
 	assert(s->n == s->kv->len);
-	kv_checkpoint(s->kv);
+	if (s->n % GEOM_BLOCK == 0)
+		kv_checkpoint(s->kv);
+	if (s->n / GEOM_BLOCK != (s->n - n) / GEOM_BLOCK)
+		tree_publish(s->e->tree, s->kv, s->token);
 	return OK;
 }
 
@@ -120,6 +125,18 @@ static enum status prefill(struct session *s, const int32_t *token, int32_t n, s
 		end = step_end(s->n, n, s->e->opt.chunk);
 		TRY(read_step(s, token + s->n, end - s->n, end == n, err));
 	}
+}
+
+/* What any timeline of the engine has read may be longer than what is left here. */
+static enum status take_from_tree(struct session *s, const int32_t *token, int32_t n, struct err *err)
+{
+	TRY(tree_take(s->e->tree, s->kv, token, n, err));
+	if (s->kv->len > s->n) {
+		memmove(s->token, token, (size_t)s->kv->len * sizeof *token);
+		s->n = s->kv->len;
+		s->has_logits = false;
+	}
+	return OK;
 }
 
 static int32_t common_prefix(const int32_t *a, int32_t n_a, const int32_t *b, int32_t n_b)
@@ -161,6 +178,7 @@ enum status session_sync(struct session *s, const int32_t *token, int32_t n, ses
 	keep = common < n ? common : n - 1;	/* the last token must be read for its logits */
 	if (s->n > keep)
 		fall_back(s, keep);
+	TRY(take_from_tree(s, token, n - 1, err));
 	s->reused = s->n;
 	return prefill(s, token, n, progress, ctx, err);
 }

@@ -220,7 +220,7 @@ enum status forward_step(struct forward *f, const struct forward_part *part, int
 	TRY(build_step(f, &s, part, n_parts, err));
 	RUN(f->be, embed, &s, &f->work.streams, &f->weights->embed);
 	for (int32_t l = 0; l < f->shape->n_layer; l++) {
-		if (cancel && *cancel) {
+		if (cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED)) {
 			st = be_submit(f->be, err);
 			return st != OK ? st : err_set(err, ERR_CANCELLED, "cancelled in layer %d", l);
 		}

@@ -158,7 +158,7 @@ static void the_context_that_a_refusal_names_can_be_opened(void **state)
 
 	(void)state;
 	o.context = 65536;
-	o.memory_limit = 80 << 20;
+	o.memory_limit = 50 << 20;
 	assert_int_equal(engine_open(&e, &o, &err), ERR_MEMORY);
 	at = strstr(err.msg, "fits is ");
 	assert_non_null(at);

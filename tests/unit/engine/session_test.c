@@ -315,6 +315,7 @@ static void a_cancelled_sync_keeps_what_was_read(void **state)
 		int32_t read;
 
 		session_reset(r.s);
+		tree_clear(r.e->tree);
 		assert_int_equal(session_sync(r.s, token, 200, note, &c, &err), ERR_CANCELLED);
 		read = c.done[stop];
 		assert_int_equal(session_len(r.s), read);
@@ -336,10 +337,10 @@ static void a_failed_step_falls_back_to_a_checkpoint(void **state)
 {
 	struct err err = {0};
 	int32_t token[MAX];
-	long at = 1;
+	int failed = 0;
 
 	(void)state;
-	for (;; at++) {
+	for (long at = 1;; at++) {
 		struct rig r = rig_open(golden_tiny_path(3), "cpu", 64);
 		enum status st;
 
@@ -349,6 +350,7 @@ static void a_failed_step_falls_back_to_a_checkpoint(void **state)
 		st = session_sync(r.s, token, 140, NULL, NULL, &err);
 		mem_fail_at(0);
 		if (st != OK) {
+			failed++;
 			assert_int_equal(st, ERR_MEMORY);
 			assert_int_equal(session_len(r.s) % 128, 0);
 			assert_int_equal(session_kv(r.s)->len, session_len(r.s));
@@ -357,10 +359,10 @@ static void a_failed_step_falls_back_to_a_checkpoint(void **state)
 		sync_ok(&r, token, 140);
 		check(&r, token, 140, "after a failure");
 		rig_close(&r);
-		if (st == OK && at > 2)		/* a checkpoint that finds no memory is no failure */
+		if (st == OK && at > 6)		/* a checkpoint or a tree's node that finds no memory is no failure */
 			break;
 	}
-	assert_true(at > 3);
+	assert_true(failed >= 2);
 }
 
 /* ------------------------------------------------------------------ refusals */
