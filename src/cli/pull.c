@@ -22,6 +22,7 @@
 #include "hub/hub.h"
 
 #define MIB 1048576
+#define GIB ((uint64_t)1 << 30)
 #define FIRST_LINE_S 2	/* where nothing can be redrawn: until the first line */
 #define LINE_S 10	/* ... and between two */
 #define LINK_NAME "ds4flash.gguf"
@@ -34,6 +35,12 @@ struct pull_args {
 	bool verify, link, restart, force, dry_run;
 };
 
+struct meter {
+	double at, started;	/* seconds; 0 = not begun */
+	uint64_t done;
+	double rate;		/* bytes per second */
+};
+
 struct pull {
 	const struct pull_args *a;
 	struct hub_access access;
@@ -41,13 +48,23 @@ struct pull {
 	const struct hub_model *model;		/* NULL: an address was given */
 	char endpoint[1024], token[HUB_TOKEN_MAX + 1], path[PATH_MAX];
 	struct progress line;
-	double line_at;				/* of the last plain line */
-	uint64_t line_done;
-	bool has_line;
+	struct meter meter;
+	double shown_at;
+	bool shown, plain;			/* a line since the last change of work; no line can be redrawn */
 	bool checking;
 };
 
 /* ------------------------------------------------------------------ progress */
+
+static double size_value(uint64_t bytes)
+{
+	return bytes >= GIB ? (double)bytes / (double)GIB : (double)bytes / MIB;
+}
+
+static const char *size_unit(uint64_t bytes)
+{
+	return bytes >= GIB ? "GiB" : "MiB";
+}
 
 static void put_time(char *out, size_t room, double seconds)
 {
@@ -61,28 +78,51 @@ static void put_time(char *out, size_t room, double seconds)
 		snprintf(out, room, "%lds", s);
 }
 
-/* For a log file: no escapes, a line now and then. */
-static void plain_line(struct pull *p, uint64_t done, uint64_t total)
+/* "41.20 of 80.76 GiB", "301.5 of 3631.2 MiB" */
+static void put_share(char *out, size_t room, uint64_t done, uint64_t total)
 {
-	double now = clock_seconds(), rate;
-	char left[32];
-
-	if (p->line_at == 0) {
-		p->line_at = now;
-		p->line_done = done;
-	}
-	if (p->line.drawn || now - p->line_at < (p->has_line ? LINE_S : FIRST_LINE_S))
-		return;
-	rate = (double)(done - p->line_done) / (now - p->line_at);
-	p->line_at = now;
-	p->line_done = done;
-	p->has_line = true;
-	if (rate > 0)
-		put_time(left, sizeof left, (double)(total - done) / rate);
+	if (total >= 10 * GIB)
+		snprintf(out, room, "%.2f of %.2f GiB", (double)done / 0x1p30, (double)total / 0x1p30);
 	else
-		snprintf(left, sizeof left, "unknown time");
-	term_note("%s: %.1f of %.1f MiB (%d %%), %.1f MiB/s, %s left", p->checking ? "checking" : "downloading",
-		  (double)done / MIB, (double)total / MIB, (int)(100 * (double)done / (double)total), rate / MIB, left);
+		snprintf(out, room, "%.1f of %.1f MiB", (double)done / MIB, (double)total / MIB);
+}
+
+/* The rate of the last ten seconds or so: what came long ago says nothing about what is left. */
+static void measure(struct meter *m, uint64_t done)
+{
+	double now = clock_seconds(), pass = now - m->at, weight;
+
+	if (m->at == 0) {
+		*m = (struct meter){.at = now, .started = now, .done = done};
+		return;
+	}
+	if (pass < 0.25)
+		return;
+	weight = pass / (now - m->started < 10 ? now - m->started : 10);
+	m->rate += (weight < 1 ? weight : 1) * ((double)(done - m->done) / pass - m->rate);
+	m->at = now;
+	m->done = done;
+}
+
+/* On a terminal a line that is redrawn four times a second; in a log file one now and then. */
+static void show(struct pull *p, const struct fetch_progress *s, uint64_t done)
+{
+	double now = clock_seconds();
+	char line[200], share[64], left[32] = "some time";
+
+	if (now - p->shown_at < (p->plain ? p->shown ? LINE_S : FIRST_LINE_S : 0.25))
+		return;
+	p->shown_at = now;
+	put_share(share, sizeof share, done, s->total);
+	if (p->meter.rate > 1)
+		put_time(left, sizeof left, (double)(s->total - done) / p->meter.rate);
+	snprintf(line, sizeof line, "%s %s (%d %%), %.1f MiB/s, %s left", s->checking ? "checking" : "downloading", share,
+		 (int)(100 * (double)done / (double)s->total), p->meter.rate / MIB, left);
+	if (!p->plain)
+		p->plain = !progress_line(&p->line, line);
+	else
+		term_note("%s", line);
+	p->shown = true;
 }
 
 static void on_progress(void *ctx, const struct fetch_progress *s)
@@ -90,16 +130,15 @@ static void on_progress(void *ctx, const struct fetch_progress *s)
 	struct pull *p = ctx;
 	uint64_t done = s->checking ? s->hashed : s->done;
 
-	if (s->checking != p->checking) {
+	if (s->checking != p->checking || p->meter.at == 0) {
 		progress_clear(&p->line);
-		p->line = (struct progress){.unit = "MiB"};
-		p->line_at = 0;
-		p->has_line = false;
+		p->meter = (struct meter){.at = 0};
 		p->checking = s->checking;
+		p->shown = false;
+		p->shown_at = clock_seconds();
 	}
-	p->line.label = s->checking ? "checking" : "downloading";
-	progress_show(&p->line, (int64_t)(done / MIB), (int64_t)(s->total / MIB));
-	plain_line(p, done, s->total);
+	measure(&p->meter, done);
+	show(p, s, done);
 }
 
 static void on_waiting(void *ctx, const char *why, double seconds)
@@ -120,7 +159,7 @@ static enum status make_link(const struct pull *p, struct err *err)
 	char link_path[PATH_MAX + 32], fresh[PATH_MAX + 64];
 	struct stat sb;
 
-	snprintf(link_path, sizeof link_path, "%s/" LINK_NAME, p->a->dir);
+	snprintf(link_path, sizeof link_path, "%.*s" LINK_NAME, (int)(strlen(p->path) - strlen(p->file.name)), p->path);
 	if (!strcmp(p->file.name, LINK_NAME))
 		return OK;
 	if (lstat(link_path, &sb) == 0 && !S_ISLNK(sb.st_mode)) {
@@ -154,6 +193,7 @@ static bool wants_link(const struct pull *p)
 static enum status prepare(struct pull *p, struct err *err)
 {
 	const struct pull_args *a = p->a;
+	const char *slash = *a->dir && a->dir[strlen(a->dir) - 1] == '/' ? "" : "/";
 
 	TRY(hub_find_endpoint(p->endpoint, sizeof p->endpoint, a->endpoint, err));
 	p->access = (struct hub_access){
@@ -162,7 +202,7 @@ static enum status prepare(struct pull *p, struct err *err)
 	};
 	TRY(hub_find_token(p->token, &p->access.token_source, a->token, p->endpoint, err));
 	TRY(hub_file_init(&p->file, &p->model, a->what.n ? a->what.item[0] : "q2", &p->access, a->revision, err));
-	if ((size_t)snprintf(p->path, sizeof p->path, "%s/%s", a->dir, p->file.name) >= sizeof p->path - 16)
+	if ((size_t)snprintf(p->path, sizeof p->path, "%s%s%s", a->dir, slash, p->file.name) >= sizeof p->path - 16)
 		return err_set(err, ERR_ARGUMENT, "--dir: expected a path of at most %zu characters, found %zu",
 			       sizeof p->path - strlen(p->file.name) - 18, strlen(a->dir));
 	return OK;
@@ -202,7 +242,7 @@ static enum status dry_run(const struct pull *p, struct err *err)
 
 static void print_end(const struct pull *p, const struct fetch_report *r)
 {
-	const char *checked = r->verified ? "SHA-256 as the hub names it" : "NOT checked: the server names no SHA-256";
+	const char *checked = r->verified ? "SHA-256 checked" : "NOT checked: the server names no SHA-256";
 	char time[32];
 
 	if (r->was_there) {
@@ -210,7 +250,7 @@ static void print_end(const struct pull *p, const struct fetch_report *r)
 		return;
 	}
 	put_time(time, sizeof time, r->seconds);
-	term_note("%s: %.2f GiB in %s, %.1f MiB/s (%s)", p->path, (double)p->file.size / 0x1p30, time,
+	term_note("%s: %.1f %s in %s, %.1f MiB/s (%s)", p->path, size_value(p->file.size), size_unit(p->file.size), time,
 		  r->seconds > 0 ? (double)r->fetched_bytes / MIB / r->seconds : 0.0, checked);
 }
 
@@ -227,8 +267,8 @@ static enum status download(struct pull *p, struct err *err)
 	o.force = p->a->force;
 	o.progress = on_progress;
 	o.ctx = p;
-	p->line = (struct progress){.unit = "MiB"};
-	term_note("%s: %.2f GiB to %s", p->file.name, (double)p->file.size / 0x1p30, p->a->dir);
+	p->plain = !term_err_tty();
+	term_note("%s: %.1f %s to %s", p->file.name, size_value(p->file.size), size_unit(p->file.size), p->a->dir);
 	st = fetch_run(&p->file, &p->access, &o, &r, err);
 	progress_clear(&p->line);
 	if (st == OK)
@@ -265,7 +305,8 @@ static const struct arg_spec pull_args[] = {
 	ARG_REST("q2|q4|mtp|URL", struct pull_args, what, 0, 1,
 		 "q2: 2-bit experts, 81 GiB (the default); q4: 4-bit experts, 153 GiB; mtp: the drafter, 3.6 GiB; or any file"),
 	ARG_TEXT("dir", 'd', struct pull_args, dir, "FOLDER", "where the file goes"),
-	ARG_TEXT("endpoint", 0, struct pull_args, endpoint, "URL", "a mirror of the hub (else $HF_ENDPOINT, else " HUB_ENDPOINT ")"),
+	ARG_TEXT("endpoint", 0, struct pull_args, endpoint, "URL",
+		 "a mirror of the hub (else $HF_ENDPOINT, else " HUB_ENDPOINT ")"),
 	ARG_TEXT("token", 0, struct pull_args, token, "TEXT",
 		 "access token; better in $HF_TOKEN, where other users of the machine cannot see it"),
 	ARG_TEXT("revision", 0, struct pull_args, revision, "NAME", "branch, tag or commit of the repository"),

@@ -1,6 +1,8 @@
-/* quantize.c - `ds4 quantize SOURCE DESTINATION`: options in, plan and progress out; the work is in src/workshop.
+/* quantize.c - `ds4 quantize SOURCE DESTINATION`: options in, plan and progress out; the work is in
+ * src/workshop.
  *
- * Careful: Ctrl-C sets a flag; the workshop stops at the next chunk and leaves what the same command continues from. */
+ * Careful: Ctrl-C sets a flag; the workshop stops at the next chunk and leaves what the same command
+ * continues from. */
 #include <stdio.h>
 #include <string.h>
 

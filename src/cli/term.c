@@ -109,6 +109,21 @@ static void format_eta(char *out, size_t room, double seconds)
 		snprintf(out, room, "%ds", (int)(seconds + 0.5));
 }
 
+bool progress_line(struct progress *p, const char *text)
+{
+	if (!screen.err_tty || !screen.cursor)
+		return false;
+	fputs("\r", stderr);
+	term_style(stderr, TERM_DIM);
+	fprintf(stderr, "%.*s", term_width() - 1, text);	/* a wrapped line could not be erased */
+	term_style(stderr, TERM_PLAIN);
+	fputs("\033[K", stderr);
+	fflush(stderr);
+	p->drawn = true;
+	screen.drawn = p;
+	return true;
+}
+
 void progress_show(struct progress *p, int64_t done, int64_t total)
 {
 	double now = clock_seconds(), rate;
@@ -128,16 +143,7 @@ void progress_show(struct progress *p, int64_t done, int64_t total)
 	format_eta(eta, sizeof eta, (double)(total - done) / rate);
 	snprintf(line, sizeof line, "%s: %lld of %lld %s, %.*f/s, %s left", p->label, (long long)done,
 		 (long long)total, p->unit, rate < 10 ? 1 : 0, rate, eta);
-	if ((int)strlen(line) >= term_width())	/* a wrapped line could not be erased */
-		line[term_width() - 1] = 0;
-	fputs("\r", stderr);
-	term_style(stderr, TERM_DIM);
-	fputs(line, stderr);
-	term_style(stderr, TERM_PLAIN);
-	fputs("\033[K", stderr);
-	fflush(stderr);
-	p->drawn = true;
-	screen.drawn = p;
+	progress_line(p, line);
 }
 
 void progress_clear(struct progress *p)

@@ -36,6 +36,8 @@ struct progress {
 };
 
 void progress_show(struct progress *p, int64_t done, int64_t total);
+/* Draws a line of the caller's own words under the same rules (but at once).  False: it cannot be drawn here. */
+bool progress_line(struct progress *p, const char *text);
 void progress_clear(struct progress *p);
 
 /* Turns off the style and clears a progress line left on the screen; for the way out. */

@@ -19,6 +19,9 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+enum { YOUNG = 8 };	/* age at birth, in blocks: how much the newest are preferred (checkpoints end up spaced evenly
+			 * over the last blocks, then ever wider) */
+
 struct node {
 	struct tree_key key;
 	struct node *parent;		/* NULL: first block */
@@ -195,7 +198,7 @@ static int32_t gap_of(const struct node *n)
 /* What keeping it is worth: uses * tokens to read again / bytes / age.  With the block: all blocks of the gap follow. */
 static double score(const struct tree *t, const struct node *n, bool block)
 {
-	double age = (double)(t->clock - n->used) + 1, gap, bytes;
+	double age = (double)(t->clock - n->used) + YOUNG, gap, bytes;
 
 	if (!n->check)
 		return 1e-30 / age;

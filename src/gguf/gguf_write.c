@@ -1,8 +1,8 @@
 /* gguf_write.c - collects keys and tensors and lays them out as GGUF version 3.
  *
  * What  A list of finished key-value records and a list of directory entries; gguf_head() puts them together.
- * Why   The size of the head and the place of every tensor are known before the first weight is converted: the file can be
- *       filled from many threads, and continued after an interruption.
+ * Why   The size of the head and the place of every tensor are known before the first weight is converted:
+ *       the file can be filled from many threads, and continued after an interruption.
  * How   A record is the bytes as they will stand in the file; setting a key again replaces the record.
  * Careful
  *       - Offsets in the directory count from the start of the tensor data, not of the file.

@@ -1,8 +1,8 @@
-/* gguf_write.h - the head of a model file: metadata and tensor directory, with every tensor's place known in advance.
+/* gguf_write.h - the head of a model file: metadata, directory, and every tensor's place, known in advance.
  *
- * Nothing is written here: gguf_head() gives the bytes in front of the tensor data, and each tensor the offset where its
- * bytes belong, so that tensors can be written in any order and by several threads.  Tensors lie one behind the other in
- * the order they were added, each aligned.  Source: docs/formats/gguf.md.
+ * Nothing is written here: gguf_head() gives the bytes in front of the tensor data, and each tensor the
+ * offset where its bytes belong, so that tensors can be written in any order and by several threads.
+ * Tensors lie one behind the other in the order they were added, each aligned.  Source: docs/formats/gguf.md.
  *
  * A builder keeps its first failure (no memory): many calls, one check, gguf_head(). */
 #ifndef DS4_GGUF_GGUF_WRITE_H

@@ -80,8 +80,8 @@ enum status part_load(struct part *p, struct ranges *done, const struct hub_file
 	st = journal_read(done, p->journal, file, err);
 	if (st == ERR_NOT_FOUND && sb.st_size > 0)
 		return err_set(err, ERR_ARGUMENT,
-			       "%s: has %lld bytes but no journal beside it, so it is of unknown origin; --restart throws it away",
-			       p->part, (long long)sb.st_size);
+			       "%s: has %lld bytes but no journal beside it, so it is of unknown origin; "
+			       "--restart throws it away", p->part, (long long)sb.st_size);
 	if (st != OK && st != ERR_NOT_FOUND)
 		return st;
 	ranges_cut(done, (uint64_t)sb.st_size);
@@ -131,8 +131,8 @@ enum status part_check_space(const struct part *p, const struct hub_file *file, 
 
 	TRY(space(&needed, &available, file, p->part, p->path, err));
 	if (needed > available)
-		return err_set(err, ERR_LIMIT, "%s: %.2f GiB more are needed on its disk, %.2f GiB are free", p->part,
-			       (double)needed / 0x1p30, (double)available / 0x1p30);
+		return err_set(err, ERR_LIMIT, "%s: %.1f MiB more are needed on its disk, %.1f MiB are free", p->part,
+			       (double)needed / 0x1p20, (double)available / 0x1p20);
 	return OK;
 }
 

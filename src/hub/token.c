@@ -24,7 +24,8 @@ static enum status take(char out[HUB_TOKEN_MAX + 1], const char *text, size_t n,
 	while (n && strchr(" \t\r\n", *text))
 		text++, n--;
 	if (n > HUB_TOKEN_MAX)
-		return err_set(err, ERR_FORMAT, "%s: expected a token of at most %d characters, found %zu", where, HUB_TOKEN_MAX, n);
+		return err_set(err, ERR_FORMAT, "%s: expected a token of at most %d characters, found %zu", where,
+			       HUB_TOKEN_MAX, n);
 	for (size_t i = 0; i < n; i++)
 		if (text[i] <= ' ' || text[i] > '~')
 			return err_set(err, ERR_FORMAT, "%s: not a token: character %zu is neither letter, digit nor sign", where,

@@ -1,10 +1,11 @@
 /* encode.c - float to block: the plain types here, the searches through a table chosen for the machine.
  *
  * What  quant_encode() and the check that comes before it.
- * Why   The searches are some hundred times the work of a cast; they are written once (encode_iq2_int.h, encode_k_int.h) and
- *       compiled for more than one instruction set (encode_base.c, encode_avx2.c).
+ * Why   The searches are some hundred times the work of a cast; they are written once (encode_iq2_int.h,
+ *       encode_k_int.h) and compiled for more than one instruction set (encode_base.c, encode_avx2.c).
  * Careful
- *       - The tables of the codebook are built for each call: 2,048 values against millions of operations a row.
+ *       - The tables of the codebook are built for each call: 2,048 values against millions of operations a
+ *         row.
  *       - A cast to F16 rounds to nearest even; 65520 and above would become infinite. */
 #include "quant/encode.h"
 

@@ -1,7 +1,8 @@
-/* encode_int.h - the searches behind quant_encode(), once for each instruction set, and the vector they are written in.
+/* encode_int.h - the searches behind quant_encode(), once for each instruction set, and the vector they are
+ * written in.
  *
- * A vector is 8 floats.  In a search a lane is a candidate (a scale, a codebook entry), not an element: sums run over the
- * elements in their order, so no result depends on the width of the machine's registers. */
+ * A vector is 8 floats.  In a search a lane is a candidate (a scale, a codebook entry), not an element:
+ * sums run over the elements in their order, so no result depends on the width of the machine's registers. */
 #ifndef DS4_QUANT_ENCODE_INT_H
 #define DS4_QUANT_ENCODE_INT_H
 

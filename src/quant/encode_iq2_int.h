@@ -4,13 +4,16 @@
  *           A[e] = sum w g^2,   B[e] = sum w |x| g  - 2 min_i w |x| g  when the number of minus signs is odd
  *       (one sign must then be wrong, and it is wrong where that costs least).  A and B do not depend on s.
  * Why   Codebook, signs and scales depend on each other; searching them in turn ends in a local minimum.
- * How   Over s, the best entry is the upper envelope of the lines 2 B - s A: some ten pieces, found from large s to small
- *       by jumping to the next crossing.  The envelopes of a group's four runs merge into one list of pieces with summed
- *       A and B, which gives the group's error at any s exactly.  What is left is one number for each block: d, tried over
- *       a range of values and refined; the 4-bit scale of each group then follows by trying all sixteen.
+ * How   Over s, the best entry is the upper envelope of the lines 2 B - s A: some ten pieces, found from
+ *       large s to small by jumping to the next crossing.  The envelopes of a group's four runs merge into
+ *       one list of pieces with summed A and B, which gives the group's error at any s exactly.  What is
+ *       left is one number for each block: d, tried over a range of values and refined; the 4-bit scale of
+ *       each group then follows by trying all sixteen.
  * Careful
- *       - Everything is computed on x divided by the block's largest magnitude, with weights of mean 1: no overflow.
- *       - Entries with equal A occur when weights are 0; only a larger A may follow in an envelope, or it would not end. */
+ *       - Everything is computed on x divided by the block's largest magnitude, with weights of mean 1: no
+ *         overflow.
+ *       - Entries with equal A occur when weights are 0; only a larger A may follow in an envelope, or it
+ *         would not end. */
 #ifndef DS4_QUANT_ENCODE_IQ2_INT_H
 #define DS4_QUANT_ENCODE_IQ2_INT_H
 
@@ -71,7 +74,8 @@ ALWAYS_INLINE void iq2_lines(struct iq2_work *k, const struct iq2_tables *t, int
 	}
 }
 
-/* The entry whose line takes over from piece `from` first when s falls; its crossing, or 0 when there is none. */
+/* The entry whose line takes over from piece `from` first when s falls; its crossing, or 0 when there is
+ * none. */
 ALWAYS_INLINE float iq2_next(const struct iq2_work *k, const struct iq2_piece *from, int *entry)
 {
 	v8f best = v_splat(0);
@@ -265,7 +269,8 @@ ALWAYS_INLINE uint16_t iq2_choose_d(const struct iq2_work *k, float amax)
 		top = k->group[g].best > top ? k->group[g].best : top;
 	if (top == 0)
 		return 0;
-	/* 15.5 / 4 d = top makes the largest group use the largest scale; smaller d cuts it off, larger ones are coarser. */
+	/* 15.5 / 4 d = top makes the largest group use the largest scale; smaller d cuts it off, larger
+	 * ones are coarser. */
 	d = top * amax / 3.875f * 0.8f;
 	for (int i = 0; i < IQ2_COARSE; i++, d *= 1.026f)
 		iq2_try(k, half_scale(d), amax, &best, &least);

@@ -1,15 +1,16 @@
 /* encode_k_int.h - the searches for Q2_K, Q4_K and Q8_0: codes on a scale, with or without a minimum.
  *
- * What  A sub-block is  x = S code - M  with S = d scale, M = dmin min, where scale and min are whole numbers of 4 (Q2_K) or
- *       6 bits (Q4_K) and d, dmin are shared by the sub-blocks of a block.
+ * What  A sub-block is  x = S code - M  with S = d scale, M = dmin min, where scale and min are whole
+ *       numbers of 4 (Q2_K) or 6 bits (Q4_K) and d, dmin are shared by the sub-blocks of a block.
  * How   1 Each sub-block alone: S and M by least squares from 24 starts, codes rounded anew in between.
- *       2 Near its optimum a sub-block's error is a quadratic in (S, M) whose coefficients step 1 has summed: so hundreds of
- *         pairs (d, dmin) are compared for the price of one.  The best few go on.
- *       3 For a given pair, each sub-block tries the scales and mins around its optimum with codes rounded anew; then
- *         (d, dmin) by least squares over the block with all codes fixed; and again.  Q2_K ends with a wider range: all 16 mins, 7 scales.
+ *       2 Near its optimum a sub-block's error is a quadratic in (S, M) whose coefficients step 1 has
+ *         summed: so hundreds of pairs (d, dmin) are compared for the price of one.  The best few go on.
+ *       3 For a given pair, each sub-block tries the scales and mins around its optimum with codes rounded
+ *         anew; then (d, dmin) by least squares over the block with all codes fixed; and again.  Q2_K ends
+ *         with a wider range: all 16 mins, 7 scales.
  * Careful
- *       - x is divided by the block's largest magnitude; d and dmin are turned into halves before they are used, so that
- *         what is compared is what will be stored.
+ *       - x is divided by the block's largest magnitude; d and dmin are turned into halves before they are
+ *         used, so that what is compared is what will be stored.
  *       - M is never below 0: the format cannot say so. */
 #ifndef DS4_QUANT_ENCODE_K_INT_H
 #define DS4_QUANT_ENCODE_K_INT_H
@@ -162,7 +163,8 @@ ALWAYS_INLINE float k_estimate(const struct k_work *k, struct k_format f, float 
 	return sum;
 }
 
-/* Best scale and min of a sub-block for (d, dmin): scales scale0 .. scale0 + scales - 1, and 8 * runs mins from min0 on. */
+/* Best scale and min of a sub-block for (d, dmin): scales scale0 .. scale0 + scales - 1, and 8 * runs mins
+ * from min0 on. */
 ALWAYS_INLINE float k_pick(const float *x, const float *w, struct k_format f, float d, float dmin,
                            int scale0, int scales, int min0, int runs, uint8_t *scale, uint8_t *min)
 {
@@ -212,7 +214,8 @@ ALWAYS_INLINE void k_assign(const struct k_work *k, struct k_format f, struct k_
 	}
 }
 
-/* Step 3, second half: least squares for (d, dmin) with all codes fixed.  Both stay when there is no solution. */
+/* Step 3, second half: least squares for (d, dmin) with all codes fixed.  Both stay when there is no
+ * solution. */
 ALWAYS_INLINE void k_refit(const struct k_work *k, struct k_format f, struct k_choice *c)
 {
 	float d = f16_to_f32(c->d) / k->amax, dmin = f16_to_f32(c->dmin) / k->amax;
@@ -262,8 +265,8 @@ ALWAYS_INLINE void k_settle(const struct k_work *k, struct k_format f, struct k_
 	}
 }
 
-/* The best pair for each of K_RANGES ranges of d; of those the K_KEEP best, best first.  Neighbours end in the same place, so
- * the best few of all pairs would be one place looked at four times. */
+/* The best pair for each of K_RANGES ranges of d; of those the K_KEEP best, best first.  Neighbours end in
+ * the same place, so the best few of all pairs would be one place looked at four times. */
 ALWAYS_INLINE void k_candidates(const struct k_work *k, struct k_format f, struct k_choice keep[K_KEEP])
 {
 	float smax = largest(k->s, f.subs), mmax = largest(k->m, f.subs);
@@ -403,13 +406,14 @@ ALWAYS_INLINE void q8_errors(v8f *out, const float *x, const float *w, const v8f
 	*out = e;
 }
 
-/* Every half from 10 % or more below amax / 127 to 10 % or more above it, and some powers of two: weights that came from FP8 are
- * whole multiples of one.  Rounding errors of 32 elements differ by chance from one d to the next, which is worth a fifth. */
+/* Every half in a range around amax / 127, and some powers of two: weights that came from FP8 are whole multiples of
+ * one.  Rounding errors of 32 elements differ by chance from one d to the next, which is worth a fifth.  With
+ * importance the largest element may be one that does not matter: then the range reaches further down. */
 ALWAYS_INLINE void q8_0_search(struct block_q8_0 *out, const float *x, const float *w)
 {
-	enum { TRIES = 400, POWERS = 8 };
+	enum { EVEN = 704, WEIGHTED = 1304, POWERS = 8 };
 	float amax = largest(x, 32), y[32], v[32], best = INFINITY, d;
-	int centre = half_scale(amax / 127), e;
+	int first = half_scale(amax / 127) - (w ? 600 : 200), tries = w ? WEIGHTED : EVEN, e;
 
 	memset(out, 0, sizeof *out);
 	if (amax == 0)
@@ -418,14 +422,14 @@ ALWAYS_INLINE void q8_0_search(struct block_q8_0 *out, const float *x, const flo
 	for (int i = 0; i < 32; i++)
 		y[i] = x[i] / amax;
 	frexpf(amax / 127, &e);
-	for (int i = 0; i < TRIES + POWERS; i += LANES) {
+	for (int i = 0; i < tries + POWERS; i += LANES) {
 		uint16_t h[LANES];
 		v8f dv, error;
 
 		for (int l = 0; l < LANES; l++) {
-			int at = centre - TRIES / 2 + i + l;
+			int at = first + i + l;
 
-			h[l] = i < TRIES ? (uint16_t)(at < 1        ? 1
+			h[l] = i < tries ? (uint16_t)(at < 1        ? 1
 			                              : at > 0x7BFF ? 0x7BFF
 			                                            : at)
 			                 : half_scale(ldexpf(1, e - 2 + l));

@@ -10,8 +10,8 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* Macros, and pointers to vectors elsewhere: a function that takes or returns a vector has no stable ABI without AVX,
- * and compilers say so even where it is inlined. */
+/* Macros, and pointers to vectors elsewhere: a function that takes or returns a vector has no stable ABI
+ * without AVX, and compilers say so even where it is inlined. */
 #define v_splat(x)                                                                     \
 	({                                                                             \
 		float splat_ = (x);                                                    \

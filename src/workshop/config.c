@@ -1,9 +1,12 @@
 /* config.c - the numbers that no tensor's shape tells, from a config.json.
  *
- * What  Reads the keys of one table.  Some numbers are known from the shapes already: for these the config must agree.
- * Why   A wrong window or rotary base gives a model that runs and answers nonsense; a config of another model must not pass.
- * How   Each row lists the spellings under which a number is known: DeepSeek's inference config, transformers' config, and
- *       ds4-nano's training config.  Keys that no row lists are ignored; absent ones keep the value of Flash.
+ * What  Reads the keys of one table.  Some numbers are known from the shapes already: for these the config
+ *       must agree.
+ * Why   A wrong window or rotary base gives a model that runs and answers nonsense; a config of another
+ *       model must not pass.
+ * How   Each row lists the spellings under which a number is known: DeepSeek's inference config,
+ *       transformers' config, and ds4-nano's training config.  Keys that no row lists are ignored; absent
+ *       ones keep the value of Flash.
  * Careful
  *       - rope_scaling is an object with numbers of its own; a key is looked for at the top and inside it. */
 #include <inttypes.h>

@@ -1,8 +1,8 @@
 /* convert.h - from a source's tensors to the tensors of the file to be written: names, shapes, number formats.
  *
- * A target is one tensor of the output.  It is made of one or more pieces of [rows, cols]: one for each expert of a stacked
- * tensor, one otherwise.  Every piece is a matrix of the checkpoint (with its scales, where it has some) or a slice of a
- * GGUF tensor; piece_read() gives any run of its rows as floats.
+ * A target is one tensor of the output.  It is made of one or more pieces of [rows, cols]: one for each
+ * expert of a stacked tensor, one otherwise.  Every piece is a matrix of the checkpoint (with its scales,
+ * where it has some) or a slice of a GGUF tensor; piece_read() gives any run of its rows as floats.
  * Source: docs/formats/gguf.md sections 3, 5 and 7. */
 #ifndef DS4_WORKSHOP_CONVERT_H
 #define DS4_WORKSHOP_CONVERT_H
@@ -60,14 +60,17 @@ struct plan {
 	size_t n, room;
 };
 
-/* What the shapes of a checkpoint say; the rest of *out as in Flash.  ERR_FORMAT names the tensor that is missing or odd. */
+/* What the shapes of a checkpoint say; the rest of *out as in Flash.  ERR_FORMAT names the tensor that is
+ *      missing or odd. */
 enum status numbers_from_checkpoint(struct numbers *out, const struct checkpoint *c, struct err *err);
 
-/* Overwrites the numbers that a JSON config names, and checks that it agrees with the shapes (README.md lists the keys). */
+/* Overwrites the numbers that a JSON config names, and checks that it agrees with the shapes (README.md
+ * lists the keys). */
 enum status numbers_from_config(struct numbers *n, const char *path, struct err *err);
 
-/* The targets of the main file, or with mtp those of the MTP block.  Every tensor of the checkpoint must have its place and
- * the shape that the numbers give: ERR_FORMAT names the first that is missing, unknown, of another dtype or shape. */
+/* The targets of the main file, or with mtp those of the MTP block.  Every tensor of the checkpoint must
+ * have its place and the shape that the numbers give: ERR_FORMAT names the first that is missing, unknown,
+ * of another dtype or shape. */
 enum status plan_checkpoint(struct plan *out, const struct checkpoint *c, const struct numbers *n, bool mtp,
                             struct err *err);
 
@@ -81,8 +84,8 @@ struct target *plan_find(struct plan *p, const char *name);
 /* Bytes of scratch that piece_read() needs for `rows` rows of a target. */
 size_t piece_scratch(const struct target *t, uint64_t rows);
 
-/* Rows row0 .. row0 + rows - 1 of a piece as floats dst[rows, cols].  c may be NULL for CODING_GGUF.  ERR_FORMAT names the
- * tensor and the place of a NaN or an infinity; ERR_IO.
+/* Rows row0 .. row0 + rows - 1 of a piece as floats dst[rows, cols].  c may be NULL for CODING_GGUF.
+ * ERR_FORMAT names the tensor and the place of a NaN or an infinity; ERR_IO.
  * Thread: yes, each with its own scratch. */
 enum status piece_read(float *dst, const struct checkpoint *c, const struct target *t, size_t piece,
                        uint64_t row0, uint64_t rows, void *scratch, struct err *err);

@@ -1,8 +1,9 @@
 /* decode.c - bytes of the source to floats.
  *
- * What  BF16, F16, F32, F64 and integers one by one; FP8 (E4M3) with a power-of-two scale for each 128 x 128; FP4 (E2M1) with
- *       one for each 32 elements of a row; rows of any GGUF type.
- * How   The 256 values of an E4M3 byte and of an E8M0 byte are looked up.  Only the rows asked for are read from the file.
+ * What  BF16, F16, F32, F64 and integers one by one; FP8 (E4M3) with a power-of-two scale for each 128 x
+ *       128; FP4 (E2M1) with one for each 32 elements of a row; rows of any GGUF type.
+ * How   The 256 values of an E4M3 byte and of an E8M0 byte are looked up.  Only the rows asked for are read
+ *       from the file.
  * Careful
  *       - FP4 has its first element in the low nibble; GGUF's MXFP4 does not.
  *       - A scale of FP8 counts for 128 rows: row r of the piece uses row r / 128 of the scales.

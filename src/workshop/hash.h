@@ -1,4 +1,4 @@
-/* hash.h - XXH3 for checksums of what was written and fingerprints of what was read: fast, not against an adversary. */
+/* hash.h - XXH3: checksums of what was written, fingerprints of what was read; fast, not against an adversary. */
 #ifndef DS4_WORKSHOP_HASH_H
 #define DS4_WORKSHOP_HASH_H
 

@@ -4,8 +4,8 @@
  *	  each: i32 name_len, name, i32 n_calls, i32 n_values, f32 values[n_values]
  *	i32 n_chunks, i32 dataset_len, dataset name            (may be absent)
  *
- * A value is a sum over calls of squared activations: the mean is value / calls.  For a stacked expert tensor values are
- * expert-major, n_values = experts * columns.  Entries are keyed by the GGUF tensor name.
+ * A value is a sum over calls of squared activations: the mean is value / calls.  For a stacked expert
+ * tensor values are expert-major, n_values = experts * columns.  Entries are keyed by the GGUF tensor name.
  * Source: docs/formats/gguf.md section 7. */
 #ifndef DS4_WORKSHOP_IMATRIX_FILE_H
 #define DS4_WORKSHOP_IMATRIX_FILE_H
@@ -39,8 +39,8 @@ void imatrix_clear(struct imatrix *m);
 /* Writes through a temporary name: the file is whole or absent. */
 enum status imatrix_write(const struct imatrix *m, const char *path, struct err *err);
 
-/* The entry of a tensor, NULL when absent.  imatrix_add returns an existing one with the same n, or a new one of n zeros;
- * NULL: no memory, or n differs. */
+/* The entry of a tensor, NULL when absent.  imatrix_add returns an existing one with the same n, or a new
+ * one of n zeros; NULL: no memory, or n differs. */
 struct imatrix_entry *imatrix_find(const struct imatrix *m, const char *name);
 struct imatrix_entry *imatrix_add(struct imatrix *m, const char *name, int32_t n);
 

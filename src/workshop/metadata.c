@@ -1,6 +1,7 @@
 /* metadata.c - the keys of a model file.
  *
- * What  deepseek4.* from the model's numbers, tokenizer.ggml.* from tokenizer.json, or both copied from another file.
+ * What  deepseek4.* from the model's numbers, tokenizer.ggml.* from tokenizer.json, or both copied from
+ *       another file.
  * Why   ds4 refuses a file without them, and llama.cpp reads the same keys.
  * Careful
  *       - deepseek4.expert_gating_func = 4 (square root of softplus) is what mainline llama.cpp asks for.

@@ -1,13 +1,15 @@
 /* names.c - the official checkpoint's tensors and where each goes in a GGUF file.
  *
- * What  One table: official name, GGUF name, shape in the model's numbers, and in which layers it exists.  plan_checkpoint()
- *       walks it and collects the targets in the order in which they will lie in the file.
- * Why   Names, shapes and presence are checked for every tensor before the first weight is read, by the same table.
+ * What  One table: official name, GGUF name, shape in the model's numbers, and in which layers it exists.
+ *       plan_checkpoint() walks it and collects the targets in the order in which they will lie in the file.
+ * Why   Names, shapes and presence are checked for every tensor before the first weight is read, by the
+ *       same table.
  * Careful
  *       - Shapes are reversed: the table has GGUF order, (in, out).
  *       - w1 is gate, w3 is up, w2 is down.
  *       - In FP4 the stored shape is (out, in / 2): two elements to a byte.
- *       - `indexer.attn_q_b` and `indexer.proj` with a dot, `indexer_compressor_*` with an underscore, `exp_probs_b.bias`.
+ *       - `indexer.attn_q_b` and `indexer.proj` with a dot, `indexer_compressor_*` with an underscore,
+ *         `exp_probs_b.bias`.
  * Source: docs/formats/gguf.md sections 3, 5 and 7. */
 #include <inttypes.h>
 #include <stdarg.h>

@@ -1,10 +1,11 @@
 /* output.c - the part file and its journal.
  *
- * What  DST.part has its final size from the start (sparse); tensors are written where they belong.  The journal is a text:
- *       a line with the fingerprints of source and settings, then a line for each whole tensor with its checksum.
+ * What  DST.part has its final size from the start (sparse); tensors are written where they belong.  The
+ *       journal is a text: a line with the fingerprints of source and settings, then a line for each whole
+ *       tensor with its checksum.
  * Why   A run of hours must survive a kill, a full disk and a power cut with at most one tensor lost.
- * How   A tensor's line is appended after its bytes were written.  The next run reads the lines and compares the checksums
- *       with the bytes, so it does not matter in which order either reached the disk.
+ * How   A tensor's line is appended after its bytes were written.  The next run reads the lines and
+ *       compares the checksums with the bytes, so it does not matter in which order either reached the disk.
  * Careful
  *       - A last line without its line break was cut off by a kill: it is ignored and overwritten.
  *       - The journal is locked while a run lasts; the lock goes with the process.

@@ -17,8 +17,9 @@ struct output {
 	size_t n;
 };
 
-/* Opens or continues.  source and settings are fingerprints: a journal with others is refused (ERR_ARGUMENT), or with force
- * thrown away.  Refuses when another process is writing the same file, and when the disk has not enough room. */
+/* Opens or continues.  source and settings are fingerprints: a journal with others is refused
+ * (ERR_ARGUMENT), or with force thrown away.  Refuses when another process is writing the same file, and
+ * when the disk has not enough room. */
 enum status output_open(struct output **out, const char *path, uint64_t bytes, size_t n, uint64_t source,
                         uint64_t settings, bool force, struct err *err);
 void output_close(struct output *o);	/* accepts NULL; the part stays */

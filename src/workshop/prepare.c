@@ -1,7 +1,7 @@
 /* prepare.c - decides everything before the first weight is read: source, tensors, types, metadata, importance.
  *
- * What  quantize_open(): the source is opened, its tensors become targets, patterns drop or replace some, the recipe gives
- *       each a type, and the head of the file is written into memory.
+ * What  quantize_open(): the source is opened, its tensors become targets, patterns drop or replace some,
+ *       the recipe gives each a type, and the head of the file is written into memory.
  * Why   Whatever can be wrong about names, shapes, recipe or metadata is said at once, not after an hour.
  * Careful
  *       - Splices come before the recipe: what is taken from another file keeps its type.

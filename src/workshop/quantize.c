@@ -2,9 +2,10 @@
  *
  * Careful
  *       - What an earlier run left counts only after its bytes were read back and their checksum compared.
- *       - The fingerprint of the source is names, sizes, times and headers, not the weights: reading 150 GB twice to find out
- *         that nothing changed would cost more than what it protects.
- *       - The fingerprint of the settings is the whole head (names, types, metadata) and the importance file. */
+ *       - The fingerprint of the source is names, sizes, times and headers, not the weights: reading 150 GB
+ *         twice to find out that nothing changed would cost more than what it protects.
+ *       - The fingerprint of the settings is the whole head (names, types, metadata) and the importance
+ *         file. */
 #include "workshop/quantize.h"
 
 #include <string.h>

@@ -1,11 +1,12 @@
-/* quantize.h - converts a checkpoint or a model file into a model file: planned first, then streamed, resumable.
+/* quantize.h - converts a checkpoint or a model file into a model file: planned, streamed, resumable.
  *
  *   quantize_open    reads headers, decides every tensor's type and place; nothing is written
  *   quantize_report  sizes, memory and time, for --dry-run and for the end
  *   quantize_run     fills DST.part with a journal beside it, and renames it when it is whole
  *
- * Q1. DST never holds anything but a complete file; DST.part and DST.part.journal are what an interrupted run leaves.
- * Q2. A run that finds them keeps every tensor whose bytes still have the checksum in the journal, and converts the rest.
+ * Q1. DST never holds anything but a complete file; an interrupted run leaves DST.part and DST.part.journal.
+ * Q2. A run that finds them keeps every tensor whose bytes still have the checksum in the journal, and converts
+ *     the rest.
  * Q3. Same source, same options: same bytes, whatever the number of threads or interruptions.
  * Q4. Memory is a fixed amount for each thread, whatever the size of the model. */
 #ifndef DS4_WORKSHOP_QUANTIZE_H

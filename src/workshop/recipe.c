@@ -3,7 +3,8 @@
  * What  A line is a pattern and a type; the first line that matches a name decides.
  * Why   What a file will hold is a text that can be read, changed and kept beside the result.
  * Careful
- *       - A line that decides nothing is a typing error more often than not: all such lines are listed and nothing is done.
+ *       - A line that decides nothing is a typing error more often than not: all such lines are listed and
+ *         nothing is done.
  *       - {-6..-1} counts from the number of layers, so the same recipe serves models of any depth.
  *       - Block types need rows of whole blocks: 32 elements for Q8_0, 256 for the others. */
 #include "workshop/recipe.h"

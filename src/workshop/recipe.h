@@ -6,10 +6,10 @@
  *	*.ffn_gate_tid2eid.weight       I32     optional
  *	*                               F16
  *
- * A pattern matches a whole name: * is any text, ? one character, {A..B} a number in that range (below 0: counted from the
- * number of layers).  A type is a name of DTYPE_MAP or KEEP (as in the source, GGUF only).  `optional` allows a line to
- * match nothing; any other line that decides no tensor is an error.  Lines that begin with mtp. are for the MTP file only,
- * and it uses no others. */
+ * A pattern matches a whole name: * is any text, ? one character, {A..B} a number in that range (below 0:
+ * counted from the number of layers).  A type is a name of DTYPE_MAP or KEEP (as in the source, GGUF only).
+ * `optional` allows a line to match nothing; any other line that decides no tensor is an error.  Lines that begin
+ * with mtp. are for the MTP file only, and it uses no others. */
 #ifndef DS4_WORKSHOP_RECIPE_H
 #define DS4_WORKSHOP_RECIPE_H
 
@@ -46,8 +46,8 @@ void recipe_clear(struct recipe *r);
 const char *recipe_builtin(const char *name);
 #define RECIPE_NAMES "q2, q4, q2-q4, q8, f16, nano, keep"
 
-/* Sets the type of every target.  ERR_FORMAT: a tensor that no line matches, a type that does not fit its shape, lines that
- * decided nothing (all of them are listed). */
+/* Sets the type of every target.  ERR_FORMAT: a tensor that no line matches, a type that does not fit its
+ * shape, lines that decided nothing (all of them are listed). */
 enum status recipe_apply(const struct recipe *r, struct plan *p, bool mtp, int64_t layers, struct err *err);
 
 /* Does the pattern match the whole name? */

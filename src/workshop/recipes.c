@@ -1,4 +1,5 @@
-/* recipes.c - the built-in recipes, as the text that a file of your own would have (`ds4 quantize --show-recipe q2`). */
+/* recipes.c - the built-in recipes, as the text that a file of your own would have (`ds4 quantize
+ * --show-recipe q2`). */
 #include <stddef.h>
 #include <string.h>
 

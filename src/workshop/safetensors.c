@@ -1,12 +1,13 @@
 /* safetensors.c - opens a checkpoint: index, shards, headers, all checked before a weight is read.
  *
- * What  A shard is  u64 header length, JSON header, data;  the header gives dtype, shape and the range of bytes of each
- *       tensor.  An index is JSON too: weight_map, tensor name -> shard's file name.
+ * What  A shard is  u64 header length, JSON header, data;  the header gives dtype, shape and the range of
+ *       bytes of each tensor.  An index is JSON too: weight_map, tensor name -> shard's file name.
  * Why   150 GB of weights take an hour to convert: what can be wrong is said in the first second.
- * How   Headers of all shards go into one list, sorted by name.  Ranges are sorted and checked for overlap; the index is
- *       compared in both directions.
+ * How   Headers of all shards go into one list, sorted by name.  Ranges are sorted and checked for overlap;
+ *       the index is compared in both directions.
  * Careful
- *       - The header length is the first thing read and may be anything: it is bounded by the file and by ST_MAX_HEADER.
+ *       - The header length is the first thing read and may be anything: it is bounded by the file and by
+ *         ST_MAX_HEADER.
  *       - Shard names in an index are file names, not paths: one with a slash would reach outside the folder.
  *       - Names may carry a leading "model.", which is dropped, in the index as in the shards. */
 #include "workshop/safetensors.h"
@@ -187,6 +188,8 @@ static int by_offset(const void *pa, const void *pb)
 /* Tensors first..n-1 are those of one shard, with offsets into its data. */
 static enum status check_overlap(struct st_list *list, size_t first, const char *path, struct err *err)
 {
+	if (list->n - first < 2)
+		return OK;
 	qsort(list->t + first, list->n - first, sizeof *list->t, by_offset);
 	for (size_t i = first + 1; i < list->n; i++) {
 		const struct st_tensor *a = &list->t[i - 1], *b = &list->t[i];
@@ -439,7 +442,8 @@ static enum status single_file(struct checkpoint *c, struct err *err)
 	               n ? "several files and no index" : "neither");
 }
 
-/* Finds out what path is; fills folder and shards, and *index with its parsed text and name when there is one. */
+/* Finds out what path is; fills folder and shards, and *index with its parsed text and name when there is
+ * one. */
 static enum status find_shards(struct checkpoint *c, json_t **index, char **index_path, struct err *err)
 {
 	struct buf name = BUF_CAP(4096);
@@ -482,7 +486,8 @@ static enum status open_all(struct checkpoint *c, const char *path, struct err *
 	TRY_TO(out, find_shards(c, &index, &index_path, err));
 	for (size_t i = 0; i < c->n_shards; i++)
 		TRY_TO(out, open_shard(&c->shard[i], (int)i, &list, err));
-	qsort(list.t, list.n, list.n ? sizeof *list.t : 1, by_name);
+	if (list.n)
+		qsort(list.t, list.n, sizeof *list.t, by_name);
 	for (size_t i = 1; i < list.n; i++)
 		if (!strcmp(list.t[i].name, list.t[i - 1].name)) {
 			st = err_set(err, ERR_FORMAT, "%s is both in %.200s and in %.200s", list.t[i].name,

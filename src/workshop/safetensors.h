@@ -1,7 +1,8 @@
 /* safetensors.h - a checkpoint: one .safetensors file, or a folder of shards with their index.
  *
- * Promise: in a checkpoint that opened, every tensor's bytes lie inside its shard, do not overlap another tensor's, and are
- * as many as dtype and shape say; names are unique over all shards; index and shards name the same tensors.
+ * Promise: in a checkpoint that opened, every tensor's bytes lie inside its shard, do not overlap another
+ * tensor's, and are as many as dtype and shape say; names are unique over all shards; index and shards name
+ * the same tensors.
  * Only the headers are read; weights come through checkpoint_read(), which needs no memory of its own.
  * Thread: read-only after opening; checkpoint_read may run in many threads at once.
  * Source: docs/formats/gguf.md section 7; the safetensors format. */
@@ -64,8 +65,9 @@ struct checkpoint {
 	size_t n_shards, n_tensors;
 };
 
-/* path: FILE.safetensors, FILE.safetensors.index.json, or a folder that holds model.safetensors.index.json or exactly one
- * .safetensors file.  ERR_NOT_FOUND (a shard that the index names), ERR_FORMAT, ERR_IO, ERR_MEMORY. */
+/* path: FILE.safetensors, FILE.safetensors.index.json, or a folder that holds model.safetensors.index.json
+ * or exactly one .safetensors file.  ERR_NOT_FOUND (a shard that the index names), ERR_FORMAT, ERR_IO,
+ * ERR_MEMORY. */
 enum status checkpoint_open(struct checkpoint **out, const char *path, struct err *err);
 void checkpoint_close(struct checkpoint *c);	/* accepts NULL */
 
@@ -76,8 +78,8 @@ const struct st_tensor *checkpoint_tensor(const struct checkpoint *c,
 enum status checkpoint_read(const struct checkpoint *c, const struct st_tensor *t, uint64_t at, void *dst,
                             size_t n, struct err *err);
 
-/* Parses the JSON text of one header into tensors (appended to *list, names owned by it) and checks them against the
- * file_bytes of the shard.  For checkpoint_open and the fuzz target. */
+/* Parses the JSON text of one header into tensors (appended to *list, names owned by it) and checks them
+ * against the file_bytes of the shard.  For checkpoint_open and the fuzz target. */
 struct st_list {
 	struct st_tensor *t;
 	size_t n, room;

@@ -1,13 +1,15 @@
 /* worker.c - converts one tensor at a time on all threads.
  *
- * What  A tensor is cut into chunks of whole rows.  A thread takes the next chunk, reads and decodes it, encodes it, writes it
- *       to its place and notes the checksum of its bytes; the tensor's checksum is that of the list of those.
- * Why   One tensor at a time keeps the journal simple and the disk's head still; within it there is work for any number of
- *       threads.  What a chunk becomes depends on nothing but the chunk, so neither does the file on the threads.
+ * What  A tensor is cut into chunks of whole rows.  A thread takes the next chunk, reads and decodes it,
+ *       encodes it, writes it to its place and notes the checksum of its bytes; the tensor's checksum is
+ *       that of the list of those.
+ * Why   One tensor at a time keeps the journal simple and the disk's head still; within it there is work
+ *       for any number of threads.  What a chunk becomes depends on nothing but the chunk, so neither does
+ *       the file on the threads.
  * How   parallel_for starts each thread once; they draw numbers from a counter.
  * Careful
- *       - IQ2_XXS without importance weights a column by the sum of its squares over all rows of the piece: then a thread
- *         takes a whole piece and reads it twice, still in chunks.
+ *       - IQ2_XXS without importance weights a column by the sum of its squares over all rows of the piece:
+ *         then a thread takes a whole piece and reads it twice, still in chunks.
  *       - The first error by chunk number is reported, not the first in time. */
 #include <math.h>
 #include <stdatomic.h>

@@ -458,6 +458,7 @@ static void running_out_of_memory_is_reported_by_submit(void **state)
 		struct tensor x, y, idx, weight;
 		struct expert_args a;
 		enum status first, second;
+		float want[IN];
 
 		kit_open(&k, "cpu", 1, 0, 0);
 		gate = kit_weight(&r, "gate", DTYPE_IQ2_XXS, IN, IN, 2);
@@ -470,6 +471,8 @@ static void running_out_of_memory_is_reported_by_submit(void **state)
 		y = kit_tensor(&k, TENSOR_REAL, T, IN);
 		idx = kit_tensor(&k, TENSOR_I32, T, 2);
 		weight = kit_tensor(&k, TENSOR_REAL, T, 2);
+		fill(&x, &r, 1);
+		fill(&weight, &r, 1);
 		kit_step_begin(&st);
 		kit_step_add(&st, &r, NULL, 0, T, 1);
 		kit_step_end(&st, 0);
@@ -478,6 +481,8 @@ static void running_out_of_memory_is_reported_by_submit(void **state)
 		st.s.n_rows = 1;
 		RUN(k.be, experts, &st.s, &y, &a);
 		assert_int_equal(be_submit(k.be, &err), OK);
+		memcpy(want, y.data, sizeof want);
+		memset(y.data, 0, sizeof want);
 		st.s.n_rows = T;
 		mem_fail_at(n);
 		RUN(k.be, experts, &st.s, &y, &a);
@@ -486,6 +491,7 @@ static void running_out_of_memory_is_reported_by_submit(void **state)
 		st.s.n_rows = 1;	/* what had been there is not taken for still being there */
 		RUN(k.be, experts, &st.s, &y, &a);
 		second = be_submit(k.be, &err);
+		assert_memory_equal(want, y.data, sizeof want);
 		if (first != (n <= 2 ? ERR_MEMORY : OK) || second != OK)
 			fail_msg("allocation %ld fails: %s, and again: %s", n, status_name(first), status_name(second));
 		be_tensor_free(k.be, &x);

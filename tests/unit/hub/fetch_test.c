@@ -629,7 +629,7 @@ static void too_little_space_is_found_before_the_first_byte(void **state)
 	(void)state;
 	begin(&c);
 	c.s.total = c.s.linked_size = (int64_t)1 << 60;
-	refused(&c, ERR_LIMIT, "x.gguf.part: 1073741824.00 GiB more are needed on its disk, ");
+	refused(&c, ERR_LIMIT, "x.gguf.part: 1099511627776.0 MiB more are needed on its disk, ");
 	assert_false(exists(part) || exists(journal));
 	assert_int_equal(hub_server_count(&c.s).storage_requests, 1);
 	assert_int_equal(fetch_space(&needed, &available, &c.f, path, &c.err), OK);

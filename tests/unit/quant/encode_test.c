@@ -1,11 +1,14 @@
-/* encode_test.c - the encoders against searches that simply try everything, and what the header promises besides.
+/* encode_test.c - the encoders against searches that simply try everything, and what the header promises
+ * besides.
  *
- * The searches below share nothing with the encoders but the definition of the formats (quant_decode() for the final error):
- * for IQ2_XXS and Q8_0 every half in a wide range as d with everything else at its optimum; for Q2_K and Q4_K a grid of
- * (d, dmin) with every combination of scale and minimum of a sub-block.  They take seconds for a block where the encoder
- * takes a tenth of a millisecond, so few blocks are tried here.  The table of docs/quality.md comes from
+ * The searches below share nothing with the encoders but the definition of the formats (quant_decode() for
+ * the final error): for IQ2_XXS and Q8_0 every half in a wide range as d with everything else at its
+ * optimum; for Q2_K and Q4_K a grid of (d, dmin) with every combination of scale and minimum of a
+ * sub-block.  They take seconds for a block where the encoder takes a tenth of a millisecond, so few blocks
+ * are tried here.  The table of docs/quality.md comes from
  *
- *     DS4_ENCODE_BLOCKS=24 build/tests/unit/quant/encode_test                                                           */
+ *     DS4_ENCODE_BLOCKS=24 build/tests/unit/quant/encode_test                                              
+ *                 */
 #include "quant/encode.h"
 
 #include <math.h>
@@ -132,7 +135,8 @@ static double best_iq2_xxs(const float *x, const float *w)
 			if (minus & 1)
 				b[r][e] -= 2 * flip;
 		}
-	/* amax is at least 0.9 of the largest magnitude times the largest scale in any sensible choice, and at most thrice. */
+	/* amax is at least 0.9 of the largest magnitude times the largest scale in any sensible choice, and
+	 * at most thrice. */
 	for (int h = f16_from_f32((float)(amax / 43 / 3.875 * 0.4));
 	     h < f16_from_f32((float)(amax / 43 / 3.875 * 2.5)); h += 2) {
 		double d = f16_to_f32((uint16_t)h), total = constant;
@@ -228,8 +232,8 @@ static double best_error(const float *x, const float *w, enum dtype t)
 
 /* ------------------------------------------------------------------ the comparison */
 
-/* most: of the geometric mean over all kinds of data, as a multiple of the best error; one kind may be 4 % worse: the sample
- * is small. */
+/* most: of the geometric mean over all kinds of data, as a multiple of the best error; one kind may be 4 %
+ * worse: the sample is small. */
 static void compare(enum dtype t, double most, int fewest)
 {
 	const char *asked = getenv("DS4_ENCODE_BLOCKS");

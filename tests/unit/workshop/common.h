@@ -1,5 +1,6 @@
-/* common.h - a small checkpoint in the official layout, made from nothing: three layers (ratios 0, 4, 128), FP4 experts, FP8
- * matrices with E8M0 scales, bf16, F32 and I64, an MTP block, three shards with an index.  Tests change one thing and write. */
+/* common.h - a small checkpoint in the official layout, made from nothing: three layers (ratios 0, 4, 128),
+ * FP4 experts, FP8 matrices with E8M0 scales, bf16, F32 and I64, an MTP block, three shards with an index.
+ * Tests change one thing and write. */
 #ifndef TEST_WORKSHOP_COMMON_H
 #define TEST_WORKSHOP_COMMON_H
 

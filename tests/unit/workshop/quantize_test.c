@@ -1,4 +1,5 @@
-/* quantize_test.c - a checkpoint in the official layout becomes a model file: every value, interruptions, editing. */
+/* quantize_test.c - a checkpoint in the official layout becomes a model file: every value, interruptions,
+ * editing. */
 #include "common.h"
 
 #include "backend/backend.h"

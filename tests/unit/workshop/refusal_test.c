@@ -1,4 +1,5 @@
-/* refusal_test.c - what may be wrong with a checkpoint is said in one sentence that names the thing; nothing is written. */
+/* refusal_test.c - what may be wrong with a checkpoint is said in one sentence that names the thing;
+ * nothing is written. */
 #include "common.h"
 
 #include <math.h>
