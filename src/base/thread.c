@@ -1,22 +1,23 @@
 /* thread.c - the pool of threads behind parallel_for().
  *
- * What  A round is (fn, ctx, n items), cut into a few contiguous ranges.  The caller and n - 1 workers take ranges until
- *       none is left; the caller returns when all are done.
- * Why   One token of a small model is some hundred operations of 5-50 us each: a fork-join has to cost well under a
- *       microsecond, which no sleeping primitive does.  And on a busy machine a worker may not get a core for
- *       milliseconds: the caller must not wait for one that has not begun.
- * How   `ticket` holds the number of the round (high half) and how many ranges are left to take (low half); taking one
- *       is a compare-and-swap.  A worker that comes late finds nothing and goes on waiting.  Both sides spin first;
- *       whoever gives up announces it (`sleepers`, `caller_sleeps`) and waits on a condition variable; the other side
- *       looks at the announcement after its own write.
+ * What  A round is (fn, ctx, n items), cut into a few contiguous ranges.  The caller and n - 1 workers take
+ *       ranges until none is left; the caller returns when all are done.
+ * Why   One token of a small model is some hundred operations of 5-50 us each: a fork-join has to cost well
+ *       under a microsecond, which no sleeping primitive does.  And on a busy machine a worker may not get a
+ *       core for milliseconds: the caller must not wait for one that has not begun.
+ * How   `ticket` holds the number of the round (high half) and how many ranges are left to take (low half);
+ *       taking one is a compare-and-swap.  A worker that comes late finds nothing and goes on waiting.  Both
+ *       sides spin first; whoever gives up announces it (`sleepers`, `caller_sleeps`) and waits on a condition
+ *       variable; the other side looks at the announcement after its own write.
  * Careful
- *       - Announcement and ticket (or `done`) are each written by one side and read by the other in the opposite order, so
- *         these accesses are sequentially consistent: with less, both sides could miss each other and sleep for ever.
- *       - The job may be read only between taking a range and counting it as done; at any other time the caller may be
- *         writing the next one.
+ *       - Announcement and ticket (or `done`) are each written by one side and read by the other in the
+ *         opposite order, so these accesses are sequentially consistent: with less, both sides could miss each
+ *         other and sleep for ever.
+ *       - The job may be read only between taking a range and counting it as done; at any other time the caller
+ *         may be writing the next one.
  *       - The round number keeps a swap prepared in one round from succeeding in the next.
- *       - A machine with fewer cores than threads must not spin a time slice away: spinning is short, and absent when
- *         the pool has more threads than cpu_count(). */
+ *       - A machine with fewer cores than threads must not spin a time slice away: spinning is short, and
+ *         absent when the pool has more threads than cpu_count(). */
 #define _GNU_SOURCE	/* CPU_ALLOC, sched_getaffinity */
 #include "base/thread.h"
 
@@ -200,7 +201,8 @@ enum status pool_open(struct pool **out, int n, struct err *err)
 		e = pthread_create(&p->worker[i].id, NULL, worker_main, &p->worker[i]);
 		if (e) {
 			pool_close(p);
-			return err_set(err, ERR_MEMORY, "thread %d of %d cannot be started: %s", i + 2, n, strerror(e));
+			return err_set(err, ERR_MEMORY, "thread %d of %d cannot be started: %s", i + 2, n,
+			               strerror(e));
 		}
 		p->started++;
 	}

@@ -1,8 +1,9 @@
 /* thread.h - a pool of threads for fork-join loops.
  *
  * parallel_for() cuts 0..n-1 into a few contiguous ranges per thread, runs fn on all of them (the caller takes
- * part, and takes over what a thread without a core has not begun) and returns when every range is done.  Which thread does what never changes a result: callers must
- * make each index independent of the cut.  Workers spin briefly, then sleep, so an idle pool costs nothing.
+ * part, and takes over what a thread without a core has not begun) and returns when every range is done.  Which
+ * thread does what never changes a result: callers must make each index independent of the cut.  Workers spin
+ * briefly, then sleep, so an idle pool costs nothing.
  * Thread: one caller at a time per pool; calls do not nest. */
 #ifndef DS4_BASE_THREAD_H
 #define DS4_BASE_THREAD_H

@@ -22,7 +22,8 @@ struct cli_command {
 };
 
 extern const struct cli_command chat_command, run_command, tokenize_command, render_command, parse_command,
-	logits_command, inspect_command, perplexity_command, pull_command, quantize_command, bench_command;
+	logits_command, inspect_command, perplexity_command, pull_command, quantize_command, bench_command, imatrix_command,
+	quality_command;
 
 /* ------------------------------------------------------------------ signals (signals.c) */
 

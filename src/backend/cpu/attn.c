@@ -1,18 +1,19 @@
 /* attn.c - operations on history: packing, pooling, the indexer, attention, the ring.
  *
- * What  Rows are packed when they are made and read in that form ever after: from this step (`fresh`), the ring or a
- *       block, the same bytes give the same floats, so where a row comes from cannot be seen in a result.
+ * What  Rows are packed when they are made and read in that form ever after: from this step (`fresh`), the ring
+ *       or a block, the same bytes give the same floats, so where a row comes from cannot be seen in a result.
  * How   attend() visits a query's rows in one order, window rows by ascending position and then compressed rows
  *       ascending, in batches of 16: decode the batch once, score it for each head, fold it into a running
- *       softmax.  pool() emits a group from wherever its projections are (frontier or this step) and then leaves
- *       the frontier as if tokens had come one by one.
+ *       softmax.  pool() emits a group from wherever its projections are (frontier or this step) and then
+ *       leaves the frontier as if tokens had come one by one.
  * Careful
- *       - The batches of a query are cut by the order of its rows alone, which its position fixes; cutting them at the
- *         end of the ring or of a span would change the last bits with the chunking of a prompt.
- *       - Compressed rows emitted in this step are already in their blocks; a query sees those up to its position.
+ *       - The batches of a query are cut by the order of its rows alone, which its position fixes; cutting them
+ *         at the end of the ring or of a span would change the last bits with the chunking of a prompt.
+ *       - Compressed rows emitted in this step are already in their blocks; a query sees those up to its
+ *         position.
  *       - Group 0 of a ratio-4 layer has no previous group, whatever the frontier's memory holds.
- *       - For ratio 4 the copy of slots 4..7 to 0..3 happens at the last group that ends in the step, before tokens
- *         of the open group overwrite them.
+ *       - For ratio 4 the copy of slots 4..7 to 0..3 happens at the last group that ends in the step, before
+ *         tokens of the open group overwrite them.
  * Source: docs/model.md 7.4-7.8, 12. */
 #include "backend/cpu/cpu_int.h"
 
@@ -31,7 +32,8 @@ static struct packed_rows ring_of(const struct be_timeline *tl, const struct kv_
 }
 
 /* Compressed row n: its group of rows and the index there. */
-static struct packed_rows block_rows(const struct be_timeline *tl, const struct kv_layer *layer, int32_t n, int32_t *at)
+static struct packed_rows block_rows(const struct be_timeline *tl, const struct kv_layer *layer, int32_t n,
+                                     int32_t *at)
 {
 	int32_t block = geom_row_block(n, layer->ratio);
 
@@ -40,7 +42,8 @@ static struct packed_rows block_rows(const struct be_timeline *tl, const struct 
 	return (struct packed_rows){tl->block[block] + layer->block_rows, geom_rows_per_block(layer->ratio)};
 }
 
-static struct packed_rows block_keys(const struct be_timeline *tl, const struct kv_layer *layer, int32_t n, int32_t *at)
+static struct packed_rows block_keys(const struct be_timeline *tl, const struct kv_layer *layer, int32_t n,
+                                     int32_t *at)
 {
 	struct packed_rows rows = block_rows(tl, layer, n, at);
 
@@ -142,8 +145,8 @@ struct pool_run {
 	int32_t width;			/* of a row: 512 or 128 */
 };
 
-static struct pool_item item_at(const struct pool_run *run, const struct span *sp, const struct frontier *f, int32_t slot,
-				int32_t pos, int32_t half)
+static struct pool_item item_at(const struct pool_run *run, const struct span *sp, const struct frontier *f,
+                                int32_t slot, int32_t pos, int32_t half)
 {
 	const int32_t pw = run->a->kv->width, skip = half * run->width;
 
@@ -255,8 +258,8 @@ static const float *ape_rows(struct cpu *c, const struct step *s, const struct p
 	for (int32_t t = 0; out && t < s->n_rows; t++) {
 		size_t k = (size_t)(s->row[t].pos % r);
 
-		quant_decode(out + k * (size_t)pw, (const uint8_t *)a->ape->device + k * a->ape->row_bytes, a->ape->type,
-			     (size_t)pw);
+		quant_decode(out + k * (size_t)pw, (const uint8_t *)a->ape->device + k * a->ape->row_bytes,
+		             a->ape->type, (size_t)pw);
 	}
 	return out;
 }
@@ -322,7 +325,8 @@ struct choose_run {
 };
 
 /* score[n] = sum_h u[h] max(0, q_h . k_n) for keys first..last-1. */
-static void score_keys(const struct choose_run *run, int32_t t, int32_t first, int32_t last, float *score, float *keys)
+static void score_keys(const struct choose_run *run, int32_t t, int32_t first, int32_t last, float *score,
+                       float *keys)
 {
 	const struct choose_args *a = run->a;
 	const struct be_timeline *tl = &run->s->timeline[run->s->row[t].timeline];
@@ -392,8 +396,8 @@ static void choose_keys(void *ctx, long begin, long end, int thread)
 	const struct choose_run *run = ctx;
 	int32_t visible = geom_visible(run->s->row[run->t].pos, run->a->layer->ratio);
 
-	score_keys(run, run->t, (int32_t)begin * KEYS, end * KEYS < visible ? (int32_t)end * KEYS : visible, run->score,
-		   run->keys + (size_t)thread * KEYS * GEOM_KEY);
+	score_keys(run, run->t, (int32_t)begin * KEYS, end * KEYS < visible ? (int32_t)end * KEYS : visible,
+	           run->score, run->keys + (size_t)thread * KEYS * GEOM_KEY);
 }
 
 static void choose_range(void *ctx, long begin, long end, int thread)
@@ -427,7 +431,8 @@ void cpu_choose_rows(struct backend *be, const struct step *s, struct tensor *pi
 	if (most <= a->top_k)
 		return;
 	run.room = ((size_t)most + 15) / 16 * 16;
-	run.keys = cpu_scratch(c, SCRATCH_THREAD, (key_floats + run.room * (by_row ? threads : 1)) * sizeof(float));
+	run.keys = cpu_scratch(c, SCRATCH_THREAD,
+	                       (key_floats + run.room * (by_row ? threads : 1)) * sizeof(float));
 	if (!run.keys)
 		return;
 	run.score = run.keys + key_floats;
@@ -472,7 +477,8 @@ static struct view view_of(const struct attend_run *run, int32_t t)
 	const struct step *s = run->s;
 	const struct attend_args *a = run->a;
 	const int32_t pos = s->row[t].pos, visible = geom_visible(pos, a->layer->ratio);
-	struct view v = {.tl = &s->timeline[s->row[t].timeline], .span = &s->span[s->row_span[t]], .layer = a->layer};
+	struct view v = {
+		.tl = &s->timeline[s->row[t].timeline], .span = &s->span[s->row_span[t]], .layer = a->layer};
 
 	v.first = geom_window_first(pos, a->layer->window);
 	v.window = pos + 1 - v.first;
@@ -501,8 +507,8 @@ static void load_row(const struct attend_run *run, const struct view *v, int32_t
 }
 
 /* Folds n rows into one head's running softmax: acc / sum is the mean so far, weighted by exp(z - top). */
-static void fold(const struct dot_table *dot, float *acc, float *top, float *sum, const float *q, const float *rows,
-		 int32_t n)
+static void fold(const struct dot_table *dot, float *acc, float *top, float *sum, const float *q,
+                 const float *rows, int32_t n)
 {
 	float z[BATCH], most = *top, add = 0;
 
@@ -532,7 +538,8 @@ static void attend_heads(const struct attend_run *run, int32_t t, int32_t h0, in
 {
 	const struct view v = view_of(run, t);
 	const float *q = row_of(run->a->q, t);
-	float *out = row_of(run->out, t), *rows = work, *top = work + BATCH * GEOM_HEAD, *sum = top + run->a->heads;
+	float *out = row_of(run->out, t), *rows = work, *top = work + BATCH * GEOM_HEAD,
+	      *sum = top + run->a->heads;
 
 	for (int32_t h = h0; h < h1; h++) {	/* the sink is the first item: weight 1, no value */
 		memset(out + (size_t)h * GEOM_HEAD, 0, GEOM_HEAD * sizeof *out);
@@ -545,7 +552,8 @@ static void attend_heads(const struct attend_run *run, int32_t t, int32_t h0, in
 		for (int32_t i = 0; i < n; i++)
 			load_row(run, &v, at + i, rows + (size_t)i * GEOM_HEAD);
 		for (int32_t h = h0; h < h1; h++)
-			fold(run->c->dot, out + (size_t)h * GEOM_HEAD, &top[h], &sum[h], q + (size_t)h * GEOM_HEAD, rows, n);
+			fold(run->c->dot, out + (size_t)h * GEOM_HEAD, &top[h], &sum[h],
+			     q + (size_t)h * GEOM_HEAD, rows, n);
 	}
 	for (int32_t h = h0; h < h1; h++)
 		for (int i = 0; i < GEOM_HEAD; i++)

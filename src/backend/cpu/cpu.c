@@ -1,13 +1,13 @@
 /* cpu.c - the CPU backend's table, its memory, and how work is dealt to threads.
  *
- * What  cpu_open() fills the operation table.  Activations are float32; weights are read where the file is mapped;
- *       history is read in its packed form.
- * Why   Every machine has one: this is the backend that always works, and the one that people without a GPU use.
- * How   Operations run to completion on the calling thread and the pool, so there is nothing to wait for.  What is
- *       fast about them is in dot_*.c, one file per instruction set.
+ * What  cpu_open() fills the operation table.  Activations are float32; weights are read where the file is
+ *       mapped; history is read in its packed form.
+ * Why   Every machine has one: this backend always works, and people without a GPU live with it.
+ * How   Operations run to completion on the calling thread and the pool, so there is nothing to wait for.  What
+ *       is fast about them is in dot_*.c, one file per instruction set.
  * Careful
- *       - Row independence is promised bit for bit: anything that sums must fix its order by the row alone.  See
- *         dot.h for products and attn.c for attention.
+ *       - Row independence is promised bit for bit: anything that sums must fix its order by the row alone.
+ *         See dot.h for products and attn.c for attention.
  *       - Scratch memory may move when it grows: take it once per operation, before threads start. */
 #include "backend/cpu/cpu.h"
 
@@ -38,7 +38,8 @@ void *cpu_scratch(struct cpu *c, enum cpu_scratch slot, size_t bytes)
 	return c->scratch[slot].p;
 }
 
-void cpu_for(struct cpu *c, int64_t n, int64_t cost, void (*fn)(void *ctx, long begin, long end, int thread), void *ctx)
+void cpu_for(struct cpu *c, int64_t n, int64_t cost, void (*fn)(void *ctx, long begin, long end, int thread),
+             void *ctx)
 {
 	if (n <= 0)
 		return;
@@ -90,10 +91,12 @@ static enum status cpu_weight_load(struct backend *be, struct weight *w, struct 
 	size_t align = w->type == DTYPE_F32 || w->type == DTYPE_I32 ? 4 : 2;
 
 	if (w->type != DTYPE_I32 && !c->dot->matrix[w->type])
-		return err_set(err, ERR_FORMAT, "%s: the cpu backend has no kernel for type %s", w->name, type->name);
+		return err_set(err, ERR_FORMAT, "%s: the cpu backend has no kernel for type %s", w->name,
+		               type->name);
 	if ((uintptr_t)w->data % align)
-		return err_set(err, ERR_FORMAT, "%s: type %s must start at a multiple of %zu bytes, it starts %zu after one",
-			       w->name, type->name, align, (size_t)((uintptr_t)w->data % align));
+		return err_set(err, ERR_FORMAT,
+		               "%s: type %s must start at a multiple of %zu bytes, it starts %zu after one",
+		               w->name, type->name, align, (size_t)((uintptr_t)w->data % align));
 	w->device = (void *)(uintptr_t)w->data;
 	return OK;
 }
@@ -145,17 +148,29 @@ enum status cpu_open(struct backend **out, const struct be_options *opt, struct 
 	*out = NULL;
 	if (!opt->numerics.fp8 || !opt->numerics.fp4 || !opt->numerics.packed)
 		return err_set(err, ERR_ARGUMENT,
-			       "the cpu backend always rounds as the model does: expected fp8, fp4 and packed on, got %d, %d, %d"
-			       " (the ref backend can leave them out)",
-			       opt->numerics.fp8, opt->numerics.fp4, opt->numerics.packed);
+		               "the cpu backend always rounds as the model does: expected fp8, fp4 and packed "
+		               "on, got %d, %d, %d"
+		               " (the ref backend can leave them out)",
+		               opt->numerics.fp8, opt->numerics.fp4, opt->numerics.packed);
 	c = mem_zero(sizeof *c);
 	if (!c)
 		return err_set(err, ERR_MEMORY, "no memory for the cpu backend");
 	c->be = (struct backend){
-		.name = "cpu", .ops = cpu_ops, .numerics = opt->numerics, .real_bytes = sizeof(float),
-		.row_bytes = GEOM_ROW_BYTES, .key_bytes = GEOM_KEY_BYTES, .self = c,
-		.alloc = cpu_alloc, .release = cpu_release, .upload = cpu_move, .download = cpu_move, .copy = cpu_move,
-		.weight_load = cpu_weight_load, .wait = cpu_wait, .close = cpu_close,
+		.name = "cpu",
+		.ops = cpu_ops,
+		.numerics = opt->numerics,
+		.real_bytes = sizeof(float),
+		.row_bytes = GEOM_ROW_BYTES,
+		.key_bytes = GEOM_KEY_BYTES,
+		.self = c,
+		.alloc = cpu_alloc,
+		.release = cpu_release,
+		.upload = cpu_move,
+		.download = cpu_move,
+		.copy = cpu_move,
+		.weight_load = cpu_weight_load,
+		.wait = cpu_wait,
+		.close = cpu_close,
 	};
 	c->threads = opt->threads ? opt->threads : cpu_count();
 	c->dot = dot_available(0);

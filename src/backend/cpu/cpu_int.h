@@ -63,8 +63,8 @@ const float *cpu_vector(struct cpu *c, const struct weight *w, enum cpu_scratch 
 
 /* n rows of activations as the kernel of `type` reads them.  A row of `width` is seen as `parts` equal parts;
  * the result is [parts, n].  Row i is at x + i * stride.  NULL after be_fail(). */
-struct dot_x *cpu_activations(struct cpu *c, const float *x, size_t stride, int32_t n, int32_t width, int32_t parts,
-			      enum dtype type);
+struct dot_x *cpu_activations(struct cpu *c, const float *x, size_t stride, int32_t n, int32_t width,
+                              int32_t parts, enum dtype type);
 
 /* y[i * y_stride + r] = row r of w . x row i; part p of x meets rows p * out/parts.. of w. */
 struct linear {
@@ -78,16 +78,17 @@ struct linear {
 void cpu_linear(struct cpu *c, const struct linear *l);
 
 /* Rows row0..row1-1 of matrix m of w times n activation rows, on this thread; y[i * y_stride + row - row0]. */
-void cpu_matrix(struct cpu *c, const struct weight *w, int32_t m, int32_t row0, int32_t row1, const struct dot_x *x,
-		int32_t n, float *y, size_t y_stride);
+void cpu_matrix(struct cpu *c, const struct weight *w, int32_t m, int32_t row0, int32_t row1,
+                const struct dot_x *x, int32_t n, float *y, size_t y_stride);
 
-void cpu_matmul(struct backend *be, int32_t n_rows, struct tensor *y, const struct weight *w, const struct tensor *x);
+void cpu_matmul(struct backend *be, int32_t n_rows, struct tensor *y, const struct weight *w,
+                const struct tensor *x);
 void cpu_grouped_matmul(struct backend *be, const struct step *s, struct tensor *y, const struct weight *w,
 			const struct tensor *x, int32_t groups);
 
 /* ------------------------------------------------------------------ rows.c */
 
-void cpu_rms(float *y, const float *x, const float *w, int32_t n);			/* y may be x, w may be NULL */
+void cpu_rms(float *y, const float *x, const float *w, int32_t n); /* y may be x, w may be NULL */
 void cpu_rope_table(float cos_sin[64], const float *freq, int32_t pos, bool inverse);	/* 32 cos, 32 sin */
 void cpu_rotate(float *tail, const float cos_sin[64]);					/* 64 channels */
 
@@ -115,8 +116,8 @@ void cpu_hc_out(struct backend *be, const struct step *s, struct tensor *streams
 		const struct tensor *y);
 void cpu_hc_head(struct backend *be, const struct step *s, struct tensor *x, const struct tensor *streams,
 		 const struct hc_weights *w);
-void cpu_rms_norm(struct backend *be, int32_t n_rows, struct tensor *y, const struct tensor *x, const struct weight *w,
-		  int32_t group);
+void cpu_rms_norm(struct backend *be, int32_t n_rows, struct tensor *y, const struct tensor *x,
+                  const struct weight *w, int32_t group);
 void cpu_rope(struct backend *be, const struct step *s, struct tensor *x, const struct rope_args *a);
 void cpu_swiglu(struct backend *be, const struct step *s, struct tensor *h, const struct tensor *g,
 		const struct tensor *u, float limit);

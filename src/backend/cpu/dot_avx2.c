@@ -1,14 +1,15 @@
 /* dot_avx2.c - the inner loops for x86 with AVX2, FMA and F16C (Haswell, Zen and later).
  *
- * How   Quantised types: a block of 256 weights is expanded once into eight vectors of 32 int8 codes (and scales),
- *       then multiplied with each activation row: vpmaddubsw makes exact 16-bit pair sums, vpmaddwd (with the
- *       sub-block scales, or ones) 32-bit sums, and a tree of horizontal adds turns eight vectors of eight into one
- *       vector that holds one exact sum per group: the eight lanes of dot.h.
+ * How   Quantised types: a block of 256 weights is expanded once into eight vectors of 32 int8 codes (and
+ *       scales), then multiplied with each activation row: vpmaddubsw makes exact 16-bit pair sums, vpmaddwd
+ *       (with the sub-block scales, or ones) 32-bit sums, and a tree of horizontal adds turns eight vectors of
+ *       eight into one vector that holds one exact sum per group: the eight lanes of dot.h.
  *       Float types: four vectors of eight lanes, fused multiply-add.
  * Careful
- *       - vpmaddubsw takes unsigned times signed: signed codes go in as |w| and x with w's sign.  Pair sums stay below
- *         2^15: 2 * 128 * 127.
- *       - Scales are applied with separate multiplications and additions, as in dot_scalar.c: the bits must agree.
+ *       - vpmaddubsw takes unsigned times signed: signed codes go in as |w| and x with w's sign.  Pair sums
+ *         stay below 2^15: 2 * 128 * 127.
+ *       - Scales are applied with separate multiplications and additions, as in dot_scalar.c: the bits must
+ *         agree.
  * Source: docs/formats/gguf.md; bit equality with dot_scalar.c is tested. */
 #include "backend/cpu/dot.h"
 
@@ -67,7 +68,8 @@ INLINE __m256 block_scales(const struct block_q8_0 *w, int n)
 		return _mm256_cvtph_ps(_mm_setr_epi16((short)w[0].d, (short)w[1].d, (short)w[2].d, (short)w[3].d,
 						      (short)w[4].d, (short)w[5].d, (short)w[6].d, (short)w[7].d));
 	if (n == 4)
-		return _mm256_cvtph_ps(_mm_setr_epi16((short)w[0].d, (short)w[1].d, (short)w[2].d, (short)w[3].d, 0, 0, 0, 0));
+		return _mm256_cvtph_ps(
+			_mm_setr_epi16((short)w[0].d, (short)w[1].d, (short)w[2].d, (short)w[3].d, 0, 0, 0, 0));
 	for (int g = 0; g < n; g++)
 		h[g] = w[g].d;
 	return _mm256_cvtph_ps(_mm_loadu_si128((const void *)h));
@@ -84,13 +86,15 @@ INLINE __m256 some_floats(const float *d, int n)
 }
 
 /* lane g += scale[g] * x.d[g] * (w[g] . x[g]) for n <= 8 groups; the other lanes add zero. */
-INLINE __m256 add_q8_0(__m256 lane, const struct block_q8_0 *w, __m256 scale, const int8_t *q, const float *d, int n)
+INLINE __m256 add_q8_0(__m256 lane, const struct block_q8_0 *w, __m256 scale, const int8_t *q, const float *d,
+                       int n)
 {
 	__m256i v[8];
 
 	for (int g = 0; g < 8; g++)
 		v[g] = g < n ? signed_product(load256(w[g].q), load256(q + 32 * g)) : _mm256_setzero_si256();
-	return _mm256_add_ps(lane, _mm256_mul_ps(_mm256_mul_ps(scale, some_floats(d, n)), _mm256_cvtepi32_ps(sum_each(v))));
+	return _mm256_add_ps(
+		lane, _mm256_mul_ps(_mm256_mul_ps(scale, some_floats(d, n)), _mm256_cvtepi32_ps(sum_each(v))));
 }
 
 /* n groups from g0 on, for all activation rows. */
@@ -175,9 +179,10 @@ INLINE void expand_q4_k(struct expanded *e, const struct block_q4_k *b)
 	__m256i scales;
 
 	memcpy(s, b->s, sizeof s);
-	scale8 = _mm_setr_epi32((int)(s[0] & 0x3F3F3F3F), (int)((s[2] & 0x0F0F0F0F) | (s[0] >> 6 & 0x03030303) << 4), 0, 0);
-	min8 = _mm_setr_epi32((int)(s[1] & 0x3F3F3F3F), (int)((s[2] >> 4 & 0x0F0F0F0F) | (s[1] >> 6 & 0x03030303) << 4), 0,
-			      0);
+	scale8 = _mm_setr_epi32((int)(s[0] & 0x3F3F3F3F),
+	                        (int)((s[2] & 0x0F0F0F0F) | (s[0] >> 6 & 0x03030303) << 4), 0, 0);
+	min8 = _mm_setr_epi32((int)(s[1] & 0x3F3F3F3F),
+	                      (int)((s[2] >> 4 & 0x0F0F0F0F) | (s[1] >> 6 & 0x03030303) << 4), 0, 0);
 	scales = _mm256_broadcastsi128_si256(scale8);
 	e->d = half_everywhere(b->d);
 	e->dmin = half_everywhere(b->dmin);
@@ -215,8 +220,9 @@ INLINE __m256 add_k(__m256 lane, const struct expanded *e, const struct dot_x *x
 /* The 32 sign bytes of a block: word g has group g's four 7-bit patterns, each with its parity on top. */
 INLINE __m256i sign_bytes(__m256i words)
 {
-	const __m256i odd = _mm256_setr_epi8(0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0, 0,
-					     -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0);
+	const __m256i odd =
+		_mm256_setr_epi8(0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0, 0,
+	                         -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0);
 	const __m256i low = _mm256_set1_epi8(15);
 	__m256i s = _mm256_and_si256(words, _mm256_set1_epi32(0x7F)), parity;
 
@@ -238,8 +244,8 @@ INLINE int64_t grid_entry(uint8_t index)
 
 INLINE void expand_iq2_xxs(struct expanded *e, const struct block_iq2_xxs *b)
 {
-	const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3,
-						3, 3, 3, 3, 3);
+	const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2,
+	                                        2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
 	const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
 	__m256 lo = _mm256_loadu_ps((const void *)b->group[0]), hi = _mm256_loadu_ps((const void *)b->group[4]);
 	/* The second word of each group, in order. */
@@ -247,7 +253,8 @@ INLINE void expand_iq2_xxs(struct expanded *e, const struct block_iq2_xxs *b)
 	_Alignas(32) uint32_t signs[8];
 
 	_mm256_store_si256((void *)signs, sign_bytes(words));
-	e->d = _mm256_mul_ps(half_everywhere(b->d), _mm256_set1_ps(0.125f));	/* (0.5 + s) * 0.25 = (2 s + 1) / 8 */
+	e->d = _mm256_mul_ps(half_everywhere(b->d),
+	                     _mm256_set1_ps(0.125f)); /* (0.5 + s) * 0.25 = (2 s + 1) / 8 */
 	e->factor = _mm256_or_si256(_mm256_slli_epi32(_mm256_srli_epi32(words, 28), 1), _mm256_set1_epi32(1));
 	for (int g = 0; g < 8; g++) {
 		const uint8_t *index = b->group[g];
@@ -379,7 +386,8 @@ INLINE struct lanes32 add_rest(struct lanes32 l, const float *w, const float *x,
 }
 
 /* One weight row and one activation row, without a detour through memory; the same sums. */
-INLINE float float_dot(const uint8_t *w, const float *x, int32_t n, size_t bytes, __m256 (*eight)(const uint8_t *w))
+INLINE float float_dot(const uint8_t *w, const float *x, int32_t n, size_t bytes,
+                       __m256 (*eight)(const uint8_t *w))
 {
 	_Alignas(32) float rest[32];
 	struct lanes32 l = zero32();
@@ -477,8 +485,9 @@ static void quantise(int8_t *q, float *d, int16_t *sum, const float *x, int32_t 
 		/* Packing works within 128-bit halves; the permutation puts the 32-bit pieces in order again. */
 		a = _mm256_packs_epi32(rounded(x, inv), rounded(x + 8, inv));
 		b = _mm256_packs_epi32(rounded(x + 16, inv), rounded(x + 24, inv));
-		_mm256_storeu_si256((void *)q, _mm256_permutevar8x32_epi32(_mm256_packs_epi16(a, b),
-									   _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+		_mm256_storeu_si256((void *)q,
+		                    _mm256_permutevar8x32_epi32(_mm256_packs_epi16(a, b),
+		                                                _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
 		s = _mm256_hadd_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones));
 		pair = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
 		sum[0] = (int16_t)(_mm_extract_epi32(pair, 0) + _mm_extract_epi32(pair, 1));

@@ -1,13 +1,15 @@
-/* dot_avx512.c - the inner loops for x86 with AVX-512 F, BW, VL, DQ, VNNI, VBMI and GFNI (Ice Lake, Zen 4 and later).
+/* dot_avx512.c - the inner loops for x86 with AVX-512: F, BW, VL, DQ, VNNI, VBMI and GFNI (Ice Lake, Zen 4).
  *
- * How   A block of 256 weights is four vectors of 64 unsigned codes, each holding two groups of 32; vpdpbusd (or
- *       vpmaddubsw and vpdpwssd where there are sub-block scales) multiplies them with the activations, and a transposing
- *       tree of additions gives the eight exact group sums of dot.h in one vector.
+ * How   A block of 256 weights is four vectors of 64 unsigned codes, each holding two groups of 32; vpdpbusd
+ *       (or vpmaddubsw and vpdpwssd where there are sub-block scales) multiplies them with the activations, and
+ *       a transposing tree of additions gives the eight exact group sums of dot.h in one vector.
  *       Q8_0     w ^ 0x80 = w + 128 is unsigned; 128 times the sums of the activations is taken off at the end.
- *       IQ2_XXS  The codebook has only the values 8, 25 and 43, so an entry is eight 2-bit numbers and the whole book is
- *                256 words in eight registers: no loads from a table.  vpmultishiftqb cuts the 7-bit sign fields, one
- *                vgf2p8affineqb copies them and adds the parity bit, and the bits are the mask of a negation.
- *       Floats   32 lanes are two vectors; four weight rows or four activation rows at once hide the latency of a sum.
+ *       IQ2_XXS  The codebook has only the values 8, 25 and 43, so an entry is eight 2-bit numbers and the whole
+ *                book is 256 words in eight registers: no loads from a table.  vpmultishiftqb cuts the 7-bit
+ *                sign fields, one vgf2p8affineqb copies them and adds the parity bit, and the bits are the mask
+ *                of a negation.
+ *       Floats   32 lanes are two vectors; four weight rows or four activation rows at once hide the latency of
+ *                a sum.
  * Careful
  *       - Scales are applied with separate multiplications and additions: the bits of dot_scalar.c.
  *       - A pair sum of vpmaddubsw must stay below 2^15: codes here are at most 15.
@@ -35,7 +37,8 @@ INLINE __m512i two_groups(const void *a, const void *b)
 	return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(a)), _mm256_loadu_si256(b), 1);
 }
 
-/* Sums of the low and high halves of four vectors: [low of z0, z1, z2, z3, high of z0, ..] reordered by `order`. */
+/* Sums of the low and high halves of four vectors: [low of z0, z1, z2, z3, high of z0, ..] reordered by
+ * `order`. */
 INLINE __m256i sum_halves(__m512i z0, __m512i z1, __m512i z2, __m512i z3, __m512i order)
 {
 	__m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(z0, z1), _mm512_unpackhi_epi32(z0, z1));
@@ -84,8 +87,8 @@ INLINE void expand_q8_0(struct expanded_q8_0 *e, const struct block_q8_0 *w)
 
 	for (int i = 0; i < 4; i++)
 		e->code[i] = _mm512_xor_si512(two_groups(w[2 * i].q, w[2 * i + 1].q), flip);
-	e->scale = _mm256_cvtph_ps(_mm_setr_epi16((short)w[0].d, (short)w[1].d, (short)w[2].d, (short)w[3].d, (short)w[4].d,
-						  (short)w[5].d, (short)w[6].d, (short)w[7].d));
+	e->scale = _mm256_cvtph_ps(_mm_setr_epi16((short)w[0].d, (short)w[1].d, (short)w[2].d, (short)w[3].d,
+	                                          (short)w[4].d, (short)w[5].d, (short)w[6].d, (short)w[7].d));
 }
 
 /* The first n of eight groups: what is read beyond them is masked away. */
@@ -102,7 +105,8 @@ INLINE __m256 add_q8_0(__m256 lane, const struct expanded_q8_0 *e, const struct 
 		__mmask16 words = 2 * i + 1 < n ? 0xFFFF : 2 * i < n ? 0xFF : 0;
 
 		z[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), e->code[i],
-					   n == 8 ? load512(q + 64 * i) : _mm512_maskz_loadu_epi32(words, q + 64 * i));
+		                           n == 8 ? load512(q + 64 * i)
+		                                  : _mm512_maskz_loadu_epi32(words, q + 64 * i));
 	}
 	sum = _mm256_sub_epi32(sum_halves(z[0], z[1], z[2], z[3], ORDER_PAIRS), bias);
 	return _mm256_add_ps(lane, _mm256_mul_ps(_mm256_mul_ps(e->scale, _mm256_maskz_loadu_ps(some, x->d + g)),
@@ -110,7 +114,8 @@ INLINE __m256 add_q8_0(__m256 lane, const struct expanded_q8_0 *e, const struct 
 }
 
 /* n <= 8 groups from g on for all activation rows; for a single one its lanes stay in a register. */
-INLINE __m256 add_groups(__m256 one, __m256 *lane, const struct dot_job *j, const struct block_q8_0 *w, int32_t g, int n)
+INLINE __m256 add_groups(__m256 one, __m256 *lane, const struct dot_job *j, const struct block_q8_0 *w,
+                         int32_t g, int n)
 {
 	struct expanded_q8_0 e;
 
@@ -143,24 +148,27 @@ static void matrix_q8_0_short(const struct dot_job *j)
 			code[i] = _mm512_xor_si512(two_groups(a[2 * i].q, a[2 * i + 1].q), flip);
 			code[2 + i] = _mm512_xor_si512(two_groups(b[2 * i].q, b[2 * i + 1].q), flip);
 		}
-		scale = _mm256_cvtph_ps(_mm_setr_epi16((short)a[0].d, (short)a[1].d, (short)a[2].d, (short)a[3].d,
-						       (short)b[0].d, (short)b[1].d, (short)b[2].d, (short)b[3].d));
+		scale = _mm256_cvtph_ps(_mm_setr_epi16((short)a[0].d, (short)a[1].d, (short)a[2].d,
+		                                       (short)a[3].d, (short)b[0].d, (short)b[1].d,
+		                                       (short)b[2].d, (short)b[3].d));
 		for (int32_t i = 0; i < j->n; i++) {
 			const struct dot_x *x = &j->x[i];
 			const __m512i zero = _mm512_setzero_si512(), x0 = load512(x->q), x1 = load512(x->q + 64);
 			__m128i sums = _mm_madd_epi16(_mm_loadu_si128((const void *)x->sum), _mm_set1_epi16(128));
-			__m256i sum = sum_halves(_mm512_dpbusd_epi32(zero, code[0], x0), _mm512_dpbusd_epi32(zero, code[1], x1),
-						 _mm512_dpbusd_epi32(zero, code[2], x0), _mm512_dpbusd_epi32(zero, code[3], x1),
-						 ORDER_PAIRS);
+			__m256i sum = sum_halves(_mm512_dpbusd_epi32(zero, code[0], x0),
+			                         _mm512_dpbusd_epi32(zero, code[1], x1),
+			                         _mm512_dpbusd_epi32(zero, code[2], x0),
+			                         _mm512_dpbusd_epi32(zero, code[3], x1), ORDER_PAIRS);
 			__m256 d = _mm256_broadcast_ps((const __m128 *)(const void *)x->d), t;
 
 			sum = _mm256_sub_epi32(sum, _mm256_broadcastsi128_si256(sums));
 			/* Adding to lanes of zero, and the lanes 4..7 that stay zero, as the long form does. */
-			t = _mm256_add_ps(_mm256_setzero_ps(), _mm256_mul_ps(_mm256_mul_ps(scale, d), _mm256_cvtepi32_ps(sum)));
+			t = _mm256_add_ps(_mm256_setzero_ps(),
+			                  _mm256_mul_ps(_mm256_mul_ps(scale, d), _mm256_cvtepi32_ps(sum)));
 			j->y[(size_t)i * j->y_stride + (size_t)r] =
 				add_lanes8(_mm256_insertf128_ps(t, _mm_setzero_ps(), 1));
-			j->y[(size_t)i * j->y_stride + (size_t)r + 1] =
-				add_lanes8(_mm256_insertf128_ps(_mm256_setzero_ps(), _mm256_extractf128_ps(t, 1), 0));
+			j->y[(size_t)i * j->y_stride + (size_t)r + 1] = add_lanes8(
+				_mm256_insertf128_ps(_mm256_setzero_ps(), _mm256_extractf128_ps(t, 1), 0));
 		}
 	}
 }
@@ -242,8 +250,8 @@ INLINE void expand_q2_k(struct expanded_k *e, const struct block_q2_k *b)
 	e->scale[3] = four_bytes(scales, 6, 7, 14, 15);
 }
 
-/* Bytes 64 h.. hold groups 4h, 4h+2 in the low nibbles and 4h+1, 4h+3 in the high ones; here they are put as k, k + 4
- * too: code[0] = 0|4, code[1] = 1|5, code[2] = 2|6, code[3] = 3|7. */
+/* Bytes 32 k.. hold group 2k in their low nibbles and 2k + 1 in the high ones; paired so that code[k] = groups
+ * k, k + 4 again. */
 INLINE void expand_q4_k(struct expanded_k *e, const struct block_q4_k *b)
 {
 	const __m512i low = _mm512_set1_epi8(15);
@@ -252,10 +260,10 @@ INLINE void expand_q4_k(struct expanded_k *e, const struct block_q4_k *b)
 	uint32_t s[3];
 
 	memcpy(s, b->s, sizeof s);
-	scales = _mm512_broadcast_i32x4(_mm_setr_epi32((int)(s[0] & 0x3F3F3F3F),
-						       (int)((s[2] & 0x0F0F0F0F) | (s[0] >> 6 & 0x03030303) << 4), 0, 0));
-	min8 = _mm_setr_epi32((int)(s[1] & 0x3F3F3F3F), (int)((s[2] >> 4 & 0x0F0F0F0F) | (s[1] >> 6 & 0x03030303) << 4), 0,
-			      0);
+	scales = _mm512_broadcast_i32x4(_mm_setr_epi32(
+		(int)(s[0] & 0x3F3F3F3F), (int)((s[2] & 0x0F0F0F0F) | (s[0] >> 6 & 0x03030303) << 4), 0, 0));
+	min8 = _mm_setr_epi32((int)(s[1] & 0x3F3F3F3F),
+	                      (int)((s[2] >> 4 & 0x0F0F0F0F) | (s[1] >> 6 & 0x03030303) << 4), 0, 0);
 	e->d = half_everywhere(b->d);
 	e->dmin = half_everywhere(b->dmin);
 	e->min = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(min8, min8));	/* each twice: it meets two sums of 16 */
@@ -277,10 +285,13 @@ INLINE __m256 add_k(__m256 lane, const struct expanded_k *e, const struct dot_x 
 	__m256 term;
 
 	for (int k = 0; k < 4; k++)
-		z[k] = _mm512_dpwssd_epi32(_mm512_setzero_si512(),
-					   _mm512_maddubs_epi16(e->code[k], two_groups(q + 32 * k, q + 128 + 32 * k)), e->scale[k]);
-	term = _mm256_sub_ps(_mm256_mul_ps(e->d, _mm256_cvtepi32_ps(sum_halves(z[0], z[1], z[2], z[3], ORDER_APART))),
-			     _mm256_mul_ps(e->dmin, _mm256_cvtepi32_ps(m)));
+		z[k] = _mm512_dpwssd_epi32(
+			_mm512_setzero_si512(),
+			_mm512_maddubs_epi16(e->code[k], two_groups(q + 32 * k, q + 128 + 32 * k)),
+			e->scale[k]);
+	term = _mm256_sub_ps(
+		_mm256_mul_ps(e->d, _mm256_cvtepi32_ps(sum_halves(z[0], z[1], z[2], z[3], ORDER_APART))),
+		_mm256_mul_ps(e->dmin, _mm256_cvtepi32_ps(m)));
 	return _mm256_add_ps(lane, _mm256_mul_ps(term, _mm256_loadu_ps(x->d + 8 * b)));
 }
 
@@ -334,7 +345,8 @@ INLINE __m512i look_up(__m512i groups)
 	__m512i c = _mm512_permutex2var_epi16(load512(codebook + 128), i, load512(codebook + 160));
 	__m512i d = _mm512_permutex2var_epi16(load512(codebook + 192), i, load512(codebook + 224));
 
-	return _mm512_mask_blend_epi16(bit7, _mm512_mask_blend_epi16(bit6, a, b), _mm512_mask_blend_epi16(bit6, c, d));
+	return _mm512_mask_blend_epi16(bit7, _mm512_mask_blend_epi16(bit6, a, b),
+	                               _mm512_mask_blend_epi16(bit6, c, d));
 }
 
 INLINE void expand_iq2_xxs(struct expanded_iq2 *e, const struct block_iq2_xxs *b)
@@ -356,15 +368,18 @@ INLINE void expand_iq2_xxs(struct expanded_iq2 *e, const struct block_iq2_xxs *b
 	signs = _mm512_gf2p8affine_epi64_epi8(_mm512_multishift_epi64_epi8(fields, groups), copy_and_parity, 0);
 	_mm256_store_si256((void *)mask, _mm512_castsi512_si256(_mm512_permutexvar_epi32(even_words, signs)));
 	for (int i = 0; i < 4; i++) {
-		__m512i entry = _mm512_permutexvar_epi16(_mm512_add_epi16(spread, _mm512_set1_epi16((short)(8 * i))), entries);
-		__m512i number = _mm512_and_si512(_mm512_multishift_epi64_epi8(two_bits, entry), _mm512_set1_epi8(3));
+		__m512i entry = _mm512_permutexvar_epi16(
+			_mm512_add_epi16(spread, _mm512_set1_epi16((short)(8 * i))), entries);
+		__m512i number =
+			_mm512_and_si512(_mm512_multishift_epi64_epi8(two_bits, entry), _mm512_set1_epi8(3));
 
 		e->magnitude[i] = _mm512_shuffle_epi8(values, number);
 		e->negative[i] = mask[i];
 	}
 	e->factor = _mm512_cvtepi64_epi32(_mm512_or_si512(_mm512_slli_epi64(_mm512_srli_epi64(groups, 60), 1),
 							  _mm512_set1_epi64(1)));
-	e->d = _mm256_mul_ps(half_everywhere(b->d), _mm256_set1_ps(0.125f));	/* (0.5 + s) * 0.25 = (2 s + 1) / 8 */
+	e->d = _mm256_mul_ps(half_everywhere(b->d),
+	                     _mm256_set1_ps(0.125f)); /* (0.5 + s) * 0.25 = (2 s + 1) / 8 */
 }
 
 INLINE __m256 add_iq2_xxs(__m256 lane, const struct expanded_iq2 *e, const struct dot_x *x, int32_t b)
@@ -377,10 +392,12 @@ INLINE __m256 add_iq2_xxs(__m256 lane, const struct expanded_iq2 *e, const struc
 	for (int i = 0; i < 4; i++) {
 		__m512i y = load512(q + 64 * i);
 
-		z[i] = _mm512_dpbusd_epi32(zero, e->magnitude[i], _mm512_mask_sub_epi8(y, e->negative[i], zero, y));
+		z[i] = _mm512_dpbusd_epi32(zero, e->magnitude[i],
+		                           _mm512_mask_sub_epi8(y, e->negative[i], zero, y));
 	}
 	sum = _mm256_mullo_epi32(sum_halves(z[0], z[1], z[2], z[3], ORDER_PAIRS), e->factor);
-	return _mm256_add_ps(lane, _mm256_mul_ps(_mm256_mul_ps(e->d, _mm256_loadu_ps(x->d + 8 * b)), _mm256_cvtepi32_ps(sum)));
+	return _mm256_add_ps(lane, _mm256_mul_ps(_mm256_mul_ps(e->d, _mm256_loadu_ps(x->d + 8 * b)),
+	                                         _mm256_cvtepi32_ps(sum)));
 }
 
 #define MATRIX_256(T, form, add)                                                                     \
@@ -447,9 +464,9 @@ INLINE __m512 some_f32(const uint8_t *w, __mmask16 n)
 }
 
 /* Adds 32 products to the lanes (a, b) of each k. */
-INLINE void float_step(__m512 *a, __m512 *b, int count, const uint8_t *rows, size_t row_step, const float *const *xs,
-		       bool many_x, int32_t at, size_t bytes, __m512 (*some)(const uint8_t *w, __mmask16 n), __mmask16 low,
-		       __mmask16 high)
+INLINE void float_step(__m512 *a, __m512 *b, int count, const uint8_t *rows, size_t row_step,
+                       const float *const *xs, bool many_x, int32_t at, size_t bytes,
+                       __m512 (*some)(const uint8_t *w, __mmask16 n), __mmask16 low, __mmask16 high)
 {
 	__m512 wa = _mm512_setzero_ps(), wb = wa, xa = wa, xb = wa;
 
@@ -469,8 +486,8 @@ INLINE void float_step(__m512 *a, __m512 *b, int count, const uint8_t *rows, siz
 
 /* y[k] = rows[k * row_step] . xs[k] for k < count <= 4; one of the sides is the same row for all: the rows
  * (many_x) or the activations (then xs has one entry). */
-INLINE void float_dots(float *y, int count, const uint8_t *rows, size_t row_step, const float *const *xs, bool many_x,
-		       int32_t n, size_t bytes, __m512 (*some)(const uint8_t *w, __mmask16 n))
+INLINE void float_dots(float *y, int count, const uint8_t *rows, size_t row_step, const float *const *xs,
+                       bool many_x, int32_t n, size_t bytes, __m512 (*some)(const uint8_t *w, __mmask16 n))
 {
 	__m512 a[4], b[4];
 
@@ -479,7 +496,8 @@ INLINE void float_dots(float *y, int count, const uint8_t *rows, size_t row_step
 	for (int32_t i = 0; i < n; i += 32) {
 		/* Whole steps with constant masks are plain loads. */
 		if (n - i >= 32)
-			float_step(a, b, count, rows + (size_t)i * bytes, row_step, xs, many_x, i, bytes, some, 0xFFFF, 0xFFFF);
+			float_step(a, b, count, rows + (size_t)i * bytes, row_step, xs, many_x, i, bytes, some,
+			           0xFFFF, 0xFFFF);
 		else
 			float_step(a, b, count, rows + (size_t)i * bytes, row_step, xs, many_x, i, bytes, some,
 				   (__mmask16)((1u << (n - i)) - 1), (__mmask16)(((1u << (n - i)) - 1) >> 16));
@@ -494,8 +512,8 @@ INLINE void matrix_float(const struct dot_job *j, size_t bytes, __m512 (*some)(c
 
 	if (j->n == 1)	/* four weight rows at once */
 		for (; r + 4 <= j->rows; r += 4)
-			float_dots(j->y + r, 4, j->w + (size_t)r * j->row_bytes, j->row_bytes, &j->x->f, false, j->in, bytes,
-				   some);
+			float_dots(j->y + r, 4, j->w + (size_t)r * j->row_bytes, j->row_bytes, &j->x->f, false,
+			           j->in, bytes, some);
 	for (; r < j->rows; r++) {
 		const uint8_t *w = j->w + (size_t)r * j->row_bytes;
 		int32_t i = 0;
@@ -509,7 +527,8 @@ INLINE void matrix_float(const struct dot_job *j, size_t bytes, __m512 (*some)(c
 				j->y[(size_t)(i + k) * j->y_stride + (size_t)r] = y[k];
 		}
 		for (; i < j->n; i++)
-			float_dots(j->y + (size_t)i * j->y_stride + r, 1, w, 0, &j->x[i].f, false, j->in, bytes, some);
+			float_dots(j->y + (size_t)i * j->y_stride + r, 1, w, 0, &j->x[i].f, false, j->in, bytes,
+			           some);
 	}
 }
 
@@ -536,14 +555,16 @@ static void scores(float *z, const float *q, const float *rows, int32_t n, int32
 	int32_t i = 0;
 
 	for (; i + 4 <= n; i += 4)
-		float_dots(z + i, 4, (const uint8_t *)rows + (size_t)i * step, step, &q, false, width, 4, some_f32);
+		float_dots(z + i, 4, (const uint8_t *)rows + (size_t)i * step, step, &q, false, width, 4,
+		           some_f32);
 	for (; i < n; i++)
-		float_dots(z + i, 1, (const uint8_t *)rows + (size_t)i * step, step, &q, false, width, 4, some_f32);
+		float_dots(z + i, 1, (const uint8_t *)rows + (size_t)i * step, step, &q, false, width, 4,
+		           some_f32);
 }
 
 /* count vectors of 16 channels from `at` on. */
-INLINE void accumulate_some(float *acc, const float *weight, const float *rows, int32_t n, int32_t width, int32_t at,
-			    int count)
+INLINE void accumulate_some(float *acc, const float *weight, const float *rows, int32_t n, int32_t width,
+                            int32_t at, int count)
 {
 	__m512 t[8];
 

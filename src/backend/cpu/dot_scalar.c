@@ -289,7 +289,8 @@ static void quantise(int8_t *q, float *d, int16_t *sum, const float *x, int32_t 
 		int32_t top = 0, part[2] = {0, 0};
 		float inv;
 
-		for (int i = 0; i < 32; i++) {	/* magnitudes are ordered like their bits; NaN and infinity on top */
+		/* Magnitudes are ordered like their bits, NaN and infinity on top. */
+		for (int i = 0; i < 32; i++) {
 			int32_t a = (int32_t)(f32_bits(x[i]) & 0x7FFFFFFF);
 
 			top = a > top ? a : top;

@@ -4,10 +4,11 @@
  *       weight type wants that).
  * Why   Nine tenths of a token's time is here: at one row every weight byte is read once, at many rows each
  *       expanded block serves up to 32 of them.
- * How   The output rows of a matrix are dealt to the threads in units of 8.  A thread walks its weight rows in chunks
- *       and, for each chunk, the activations in tiles of 32, so the chunk's blocks stay in its cache.
+ * How   The output rows of a matrix are dealt to the threads in units of 8.  A thread walks its weight rows in
+ *       chunks and, for each chunk, the activations in tiles of 32, so the chunk's blocks stay in its cache.
  * Careful
- *       - Each (weight row, activation row) is one call of one kernel: units, chunks and tiles never change a sum.
+ *       - Each (weight row, activation row) is one call of one kernel: units, chunks and tiles never change a
+ *         sum.
  *       - y may not overlap x. */
 #include "backend/cpu/cpu_int.h"
 
@@ -35,12 +36,12 @@ static void prepare_rows(void *ctx, long begin, long end, int thread)
 
 	(void)thread;
 	for (long i = begin; i < end; i++)
-		p->c->dot->quantise(p->q + (size_t)i * w, p->d + (size_t)i * (w / 32), p->sum + (size_t)i * (w / 16),
-				    p->x + (size_t)i * p->stride, p->width);
+		p->c->dot->quantise(p->q + (size_t)i * w, p->d + (size_t)i * (w / 32),
+		                    p->sum + (size_t)i * (w / 16), p->x + (size_t)i * p->stride, p->width);
 }
 
-struct dot_x *cpu_activations(struct cpu *c, const float *x, size_t stride, int32_t n, int32_t width, int32_t parts,
-			      enum dtype type)
+struct dot_x *cpu_activations(struct cpu *c, const float *x, size_t stride, int32_t n, int32_t width,
+                              int32_t parts, enum dtype type)
 {
 	const size_t w = (size_t)width, rows = (size_t)n, step = w / (size_t)parts;
 	const bool rounds = dot_rounds(type);
@@ -74,8 +75,8 @@ struct dot_x *cpu_activations(struct cpu *c, const float *x, size_t stride, int3
 	return out;
 }
 
-void cpu_matrix(struct cpu *c, const struct weight *w, int32_t m, int32_t row0, int32_t row1, const struct dot_x *x,
-		int32_t n, float *y, size_t y_stride)
+void cpu_matrix(struct cpu *c, const struct weight *w, int32_t m, int32_t row0, int32_t row1,
+                const struct dot_x *x, int32_t n, float *y, size_t y_stride)
 {
 	struct dot_job j = {.row_bytes = w->row_bytes, .in = w->in, .y_stride = y_stride};
 	const uint8_t *matrix = (const uint8_t *)w->device + (size_t)m * (size_t)w->out * w->row_bytes;
@@ -111,7 +112,8 @@ static void linear_units(void *ctx, long begin, long end, int thread)
 
 		if (last > stop)
 			last = stop;
-		cpu_matrix(run->c, l->w, 0, r, last, l->x + (size_t)part * (size_t)l->n, l->n, l->y + r, l->y_stride);
+		cpu_matrix(run->c, l->w, 0, r, last, l->x + (size_t)part * (size_t)l->n, l->n, l->y + r,
+		           l->y_stride);
 		r = last;
 	}
 }
@@ -125,7 +127,8 @@ void cpu_linear(struct cpu *c, const struct linear *l)
 		cpu_for(c, (out + UNIT - 1) / UNIT, (int64_t)UNIT * l->w->in * l->n, linear_units, &run);
 }
 
-void cpu_matmul(struct backend *be, int32_t n_rows, struct tensor *y, const struct weight *w, const struct tensor *x)
+void cpu_matmul(struct backend *be, int32_t n_rows, struct tensor *y, const struct weight *w,
+                const struct tensor *x)
 {
 	struct cpu *c = cpu_of(be);
 	struct linear l = {.w = w, .n = n_rows, .parts = 1, .y = y->data, .y_stride = (size_t)y->width};

@@ -1,10 +1,10 @@
 /* moe.c - the router, the routed experts and the shared expert.
  *
- * What  route() picks the K experts of each row and their weights; experts() runs them; shared_expert() is the same
- *       network for all rows with weight 1, added to y.
+ * What  route() picks the K experts of each row and their weights; experts() runs them; shared_expert() is the
+ *       same network for all rows with weight 1, added to y.
  * How   (row, expert) pairs are sorted by expert, so that each expert's weights are read once for all its rows.
- *       Two passes over the threads: gate, up, SwiGLU and rounding of a range of hidden columns for every expert; then
- *       down for a range of output columns, summed over each row's experts.
+ *       Two passes over the threads: gate, up, SwiGLU and rounding of a range of hidden columns for every
+ *       expert; then down for a range of output columns, summed over each row's experts.
  * Careful
  *       - A row's experts are added in the order of its own list, whatever the grouping was.
  *       - Hidden columns are dealt out in groups of 32 because that many share a scale when rounded.
@@ -73,20 +73,21 @@ static void route_rows(void *ctx, long begin, long end, int thread)
 	}
 }
 
-/* idx from the table of a hash-routed layer.  The table is the file's: its numbers are checked here, where they are
- * used. */
+/* idx from the table of a hash-routed layer.  The table is the file's: its numbers are checked here, where they
+ * are used. */
 static void table_rows(struct backend *be, const struct step *s, struct tensor *idx, const struct route_args *a)
 {
 	for (int32_t t = 0; t < s->n_rows; t++) {
-		const int32_t *from = (const int32_t *)a->table->device + (size_t)s->row[t].token * (size_t)a->used;
+		const int32_t *from =
+			(const int32_t *)a->table->device + (size_t)s->row[t].token * (size_t)a->used;
 		int32_t *to = int_row(idx, t);
 
 		for (int32_t k = 0; k < a->used; k++) {
 			to[k] = from[k];
 			if (from[k] >= 0 && from[k] < a->experts)
 				continue;
-			be_fail(be, ERR_FORMAT, "%s: token %d is sent to expert %d, expected 0..%d", a->table->name,
-				s->row[t].token, from[k], a->experts - 1);
+			be_fail(be, ERR_FORMAT, "%s: token %d is sent to expert %d, expected 0..%d",
+			        a->table->name, s->row[t].token, from[k], a->experts - 1);
 			to[k] = 0;
 		}
 	}
@@ -153,7 +154,8 @@ static void hidden_tile(const struct ffn *f, int32_t expert, int32_t first, int3
 		size_t pair = (size_t)(first + i);
 		float *h = f->hf + pair * ff + at;
 
-		f->c->dot->silu(h, g + i * COLUMNS, u + i * COLUMNS, f->limit, f->weight ? f->weight[pair] : 1.0f, f1 - f0);
+		f->c->dot->silu(h, g + i * COLUMNS, u + i * COLUMNS, f->limit,
+		                f->weight ? f->weight[pair] : 1.0f, f1 - f0);
 		if (f->hq)
 			f->c->dot->quantise(f->hq + pair * ff + at, f->hd + (pair * ff + at) / 32,
 					    f->hsum + (pair * ff + at) / 16, h, f1 - f0);
@@ -188,8 +190,8 @@ static void down_units(void *ctx, long begin, long end, int thread)
 		int32_t n = stop - c0 < OUT ? stop - c0 : OUT;
 
 		for (int32_t b = 0; b < f->n_batch; b++)
-			cpu_matrix(f->c, f->down, f->batch[b].expert, c0, c0 + n, f->h + f->batch[b].first, f->batch[b].n,
-				   part + (size_t)f->batch[b].first * OUT, OUT);
+			cpu_matrix(f->c, f->down, f->batch[b].expert, c0, c0 + n, f->h + f->batch[b].first,
+			           f->batch[b].n, part + (size_t)f->batch[b].first * OUT, OUT);
 		for (int32_t t = 0; t < f->n_rows; t++) {
 			float *y = row_of(f->y, t) + c0, sum[OUT] = {0};
 
@@ -211,8 +213,9 @@ static bool ffn_space(struct ffn *f, int32_t n_batch)
 	const size_t pairs = (size_t)f->n_pairs, ff = (size_t)f->gate->out;
 	const bool rounds = dot_rounds(f->down->type);
 	const size_t part = (size_t)f->c->threads * pairs * OUT * sizeof(float);
-	size_t bytes = (size_t)n_batch * sizeof *f->batch + pairs * (sizeof *f->place + 2 * sizeof *f->x + sizeof *f->weight +
-		       ff * sizeof(float)) + (rounds ? pairs * (ff + ff / 32 * sizeof(float) + ff / 16 * sizeof(int16_t)) : 0);
+	size_t bytes = (size_t)n_batch * sizeof *f->batch +
+	               pairs * (sizeof *f->place + 2 * sizeof *f->x + sizeof *f->weight + ff * sizeof(float)) +
+	               (rounds ? pairs * (ff + ff / 32 * sizeof(float) + ff / 16 * sizeof(int16_t)) : 0);
 	uint8_t *p = cpu_scratch(f->c, SCRATCH_PAIRS, bytes + part + 16 * 64);
 
 	if (!p)
@@ -283,7 +286,8 @@ static void sort_pairs(struct ffn *f, const struct expert_args *a, const struct 
 static struct dot_x *ffn_inputs(struct cpu *c, const struct tensor *x, int32_t n, const struct weight *gate,
 				const struct weight *up)
 {
-	return cpu_activations(c, x->data, (size_t)x->width, n, gate->in, 1, dot_rounds(gate->type) ? gate->type : up->type);
+	return cpu_activations(c, x->data, (size_t)x->width, n, gate->in, 1,
+	                       dot_rounds(gate->type) ? gate->type : up->type);
 }
 
 void cpu_experts(struct backend *be, const struct step *s, struct tensor *y, const struct expert_args *a)

@@ -1,8 +1,8 @@
 /* rows.c - operations on single rows: embedding, residual streams, norms, rotation, SwiGLU, and the small
  * formats that rows and keys are kept in.
  *
- * Why   They are a few percent of the arithmetic but most of the operations, so they must cost little at one row:
- *       fixed-length loops over independent lanes, no library calls but sin, cos and sqrt.
+ * Why   They are a few percent of the arithmetic but most of the operations, so they must cost little at one
+ *       row: fixed-length loops over independent lanes, no library calls but sin, cos and sqrt.
  * Careful
  *       - C of a hyper-connection is used transposed: stream j flows into stream k with C[j][k].
  *       - A scale of the E4M3 and E2M1 forms is a power of two, so dividing by it is exact; everything below a
@@ -123,7 +123,8 @@ static void hc_rows(void *ctx, long begin, long end, int thread)
 		if (run->coef)
 			memcpy(row_of(run->coef, (int32_t)t), coef, sizeof coef);
 		for (int32_t i = 0; i < d; i++)
-			x[i] = coef[0] * s[i] + coef[1] * s[d + i] + coef[2] * s[2 * d + i] + coef[3] * s[3 * d + i];
+			x[i] = coef[0] * s[i] + coef[1] * s[d + i] + coef[2] * s[2 * d + i] +
+			       coef[3] * s[3 * d + i];
 		if (run->norm)
 			cpu_rms(x, x, run->norm, d);
 	}
@@ -143,8 +144,8 @@ static void hc_mix(struct backend *be, int32_t n_rows, struct hc_run *run, const
 	run->scale = w->scale->device;
 	run->base = w->base->device;
 	assert(w->scale->type == DTYPE_F32 && w->base->type == DTYPE_F32);
-	x = cpu_activations(c, run->streams->data, (size_t)run->streams->width, run->pick ? run->streams->rows : n_rows,
-			    4 * d, 1, w->fn->type);
+	x = cpu_activations(c, run->streams->data, (size_t)run->streams->width,
+	                    run->pick ? run->streams->rows : n_rows, 4 * d, 1, w->fn->type);
 	l.y = cpu_scratch(c, SCRATCH_MIX, (size_t)n_rows * (size_t)w->fn->out * sizeof *l.y);
 	if (!x || !l.y)
 		return;
@@ -198,7 +199,8 @@ static void hc_out_rows(void *ctx, long begin, long end, int thread)
 	(void)thread;
 	for (long t = begin; t < end; t++) {
 		float *s = row_of(run->streams, (int32_t)t);
-		const float *y = row_of(run->y, (int32_t)t), *post = row_of(run->coef, (int32_t)t) + 4, *c = post + 4;
+		const float *y = row_of(run->y, (int32_t)t), *post = row_of(run->coef, (int32_t)t) + 4,
+			    *c = post + 4;
 
 		for (int32_t at = 0; at < d; at += N) {
 			float in[4][N], out[N];
@@ -258,8 +260,8 @@ static void norm_groups(void *ctx, long begin, long end, int thread)
 	}
 }
 
-void cpu_rms_norm(struct backend *be, int32_t n_rows, struct tensor *y, const struct tensor *x, const struct weight *w,
-		  int32_t group)
+void cpu_rms_norm(struct backend *be, int32_t n_rows, struct tensor *y, const struct tensor *x,
+                  const struct weight *w, int32_t group)
 {
 	struct norm_run run = {.y = y, .x = x, .group = group, .per_row = x->width / group};
 
@@ -309,7 +311,8 @@ static void rope_rows(void *ctx, long begin, long end, int thread)
 
 		cpu_rope_table(cos_sin, a->freq, run->s->row[t].pos, a->inverse);
 		for (int32_t h = 0; h < a->heads; h++)
-			cpu_rotate(row_of(run->x, (int32_t)t) + (size_t)(h + 1) * (size_t)a->width - GEOM_ROT, cos_sin);
+			cpu_rotate(row_of(run->x, (int32_t)t) + (size_t)(h + 1) * (size_t)a->width - GEOM_ROT,
+			           cos_sin);
 	}
 }
 
@@ -334,8 +337,8 @@ static void swiglu_rows(void *ctx, long begin, long end, int thread)
 
 	(void)thread;
 	for (long t = begin; t < end; t++)
-		run->c->dot->silu(row_of(run->y, (int32_t)t), row_of(run->a, (int32_t)t), row_of(run->b, (int32_t)t),
-				  run->limit, 1.0f, run->y->width);
+		run->c->dot->silu(row_of(run->y, (int32_t)t), row_of(run->a, (int32_t)t),
+		                  row_of(run->b, (int32_t)t), run->limit, 1.0f, run->y->width);
 }
 
 void cpu_swiglu(struct backend *be, const struct step *s, struct tensor *h, const struct tensor *g,
@@ -471,7 +474,8 @@ void cpu_hadamard(float *x)
 static inline uint8_t e2m1_code(float v)
 {
 	float a = fabsf(v);
-	int code = !(a <= 0.25f) + !(a < 0.75f) + !(a <= 1.25f) + !(a < 1.75f) + !(a <= 2.5f) + !(a < 3.5f) + !(a <= 5);
+	int code = !(a <= 0.25f) + !(a < 0.75f) + !(a <= 1.25f) + !(a < 1.75f) + !(a <= 2.5f) + !(a < 3.5f) +
+	           !(a <= 5);
 
 	return (uint8_t)((f32_bits(v) >> 28 & 8) | (uint32_t)code);
 }

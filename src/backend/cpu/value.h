@@ -64,9 +64,9 @@ static inline void key_values(float *x, const uint8_t *pair, const uint8_t *scal
 }
 
 /* e^x within 2 units of the last place for |x| <= 60, and e^-60 or e^60 beyond; NaN stays.
- * Where it is used (softmax, sigmoid) 1e-26 is as good as zero, and nothing comes near the subnormal numbers, which
- * cost a hundred cycles each.
- * x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its series; 2^n through the exponent bits. */
+ * Where it is used (softmax, sigmoid) 1e-26 is as good as zero, and nothing comes near the subnormal numbers,
+ * which cost a hundred cycles each. x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its series; 2^n through the
+ * exponent bits. */
 static inline float exp_f32(float x)
 {
 	float n, r, p;

@@ -1,7 +1,7 @@
 /* cpu_dot_test.c - the inner loops of the cpu backend, every instruction set this machine has.
  *
- * Expected values are sums in double over quant_decode(), written out here; for quantised types the other tables
- * must also have the bits of the plain C one. */
+ * Expected values are sums in double over quant_decode(), written out here; for quantised types the other
+ * tables must also have the bits of the plain C one. */
 #include <float.h>
 #include <math.h>
 #include <setjmp.h>
@@ -19,7 +19,8 @@
 
 enum { MAX_IN = 1024, MAX_ROWS = 9, MAX_N = DOT_TILE };
 
-static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q2_K, DTYPE_Q4_K, DTYPE_IQ2_XXS};
+static const enum dtype types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16,   DTYPE_Q8_0,
+                                   DTYPE_Q2_K, DTYPE_Q4_K, DTYPE_IQ2_XXS};
 static const int32_t widths[] = {32, 64, 96, 128, 160, 224, 256, 288, 384, 512, 1024};
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
@@ -89,8 +90,14 @@ static void fill_rows(struct rng *r, const struct dot_table *t, int32_t in, int3
 
 static struct dot_job job(enum dtype t, int32_t in, int32_t rows, int32_t n, float *y)
 {
-	return (struct dot_job){.w = data.w, .row_bytes = dtype_bytes(t, (size_t)in), .rows = rows, .in = in, .x = data.row,
-				.n = n, .y = y, .y_stride = MAX_ROWS};
+	return (struct dot_job){.w = data.w,
+	                        .row_bytes = dtype_bytes(t, (size_t)in),
+	                        .rows = rows,
+	                        .in = in,
+	                        .x = data.row,
+	                        .n = n,
+	                        .y = y,
+	                        .y_stride = MAX_ROWS};
 }
 
 static bool fits(enum dtype t, int32_t in)
@@ -98,7 +105,8 @@ static bool fits(enum dtype t, int32_t in)
 	return (uint32_t)in % dtype_info(t)->block_elements == 0;
 }
 
-/* Sum in double over the decoded weights and the activations as the kernel sees them; *size is the sum of |terms|. */
+/* Sum in double over the decoded weights and the activations as the kernel sees them; *size is the sum of
+ * |terms|. */
 static double expected(enum dtype t, int32_t in, int32_t r, int32_t i, double *size)
 {
 	float w[MAX_IN];
@@ -138,8 +146,10 @@ static void products_are_the_sums_over_decoded_weights(void **state)
 						double have = (double)y[i * MAX_ROWS + o];
 
 						if (!(fabs(have - want) <= 1e-6 * size))
-							fail_msg("%s %s, %d wide: %.9g, expected %.9g", dot_available(k)->name,
-								 dtype_info(types[t])->name, widths[w], have, want);
+							fail_msg("%s %s, %d wide: %.9g, expected %.9g",
+							         dot_available(k)->name,
+							         dtype_info(types[t])->name, widths[w], have,
+							         want);
 					}
 			}
 }
@@ -170,8 +180,9 @@ static void float_rows_of_any_length_are_summed_whole(void **state)
 
 						if (!(fabs((double)y[i * MAX_ROWS + 2] - want) <= 1e-6 * size))
 							fail_msg("%s %s, %d wide, %d rows: %.9g, expected %.9g",
-								 dot_available(k)->name, dtype_info(floats[t])->name, in, n,
-								 (double)y[i * MAX_ROWS + 2], want);
+							         dot_available(k)->name,
+							         dtype_info(floats[t])->name, in, n,
+							         (double)y[i * MAX_ROWS + 2], want);
 					}
 				}
 }
@@ -198,10 +209,13 @@ static void a_row_has_the_same_bits_alone_and_among_others(void **state)
 
 						part.x = data.row + first;
 						dot_available(k)->matrix[types[t]](&part);
-						if (memcmp(one, all + first * MAX_ROWS, (size_t)n * MAX_ROWS * sizeof *one))
-							fail_msg("%s %s, %d wide: rows %d..%d differ from those among %d",
-								 dot_available(k)->name, dtype_info(types[t])->name, widths[w], first,
-								 first + n - 1, MAX_N);
+						if (memcmp(one, all + first * MAX_ROWS,
+						           (size_t)n * MAX_ROWS * sizeof *one))
+							fail_msg("%s %s, %d wide: rows %d..%d differ from "
+							         "those among %d",
+							         dot_available(k)->name,
+							         dtype_info(types[t])->name, widths[w], first,
+							         first + n - 1, MAX_N);
 					}
 			}
 }
@@ -227,9 +241,11 @@ static void every_instruction_set_has_the_bits_of_plain_c(void **state)
 					dot_available(k)->matrix[types[t]](&b);
 					for (int32_t i = 0; i < n * MAX_ROWS; i++)
 						if (memcmp(&want[i], &have[i], sizeof *want))
-							fail_msg("%s %s, %d wide, %d rows: %.9g, plain C has %.9g", dot_available(k)->name,
-								 dtype_info(types[t])->name, widths[w], n, (double)have[i],
-								 (double)want[i]);
+							fail_msg("%s %s, %d wide, %d rows: %.9g, plain C has "
+							         "%.9g",
+							         dot_available(k)->name,
+							         dtype_info(types[t])->name, widths[w], n,
+							         (double)have[i], (double)want[i]);
 				}
 }
 
@@ -259,15 +275,17 @@ static void extreme_codes_are_exact(void **state)
 				for (int32_t i = 0; i < 2; i++) {
 					for (int c = 0; c < 256; c++)
 						data.x[i][c] = pattern & 2 ? top[c % 2] : top[i];
-					dot_available(k)->quantise(data.q[i], data.d[i], data.sum[i], data.x[i], 256);
+					dot_available(k)->quantise(data.q[i], data.d[i], data.sum[i], data.x[i],
+					                           256);
 					data.row[i] = (struct dot_x){data.x[i], data.q[i], data.d[i], data.sum[i]};
 				}
 				dot_available(k)->matrix[types[t]](&j);
 				for (int32_t i = 0; i < 2; i++) {
 					want = expected(types[t], 256, 0, i, &size);
 					if (!(fabs((double)y[i * MAX_ROWS] - want) <= 1e-6 * size))
-						fail_msg("%s %s, pattern %d: %.9g, expected %.9g", dot_available(k)->name,
-							 dtype_info(types[t])->name, pattern, (double)y[i * MAX_ROWS], want);
+						fail_msg("%s %s, pattern %d: %.9g, expected %.9g",
+						         dot_available(k)->name, dtype_info(types[t])->name,
+						         pattern, (double)y[i * MAX_ROWS], want);
 				}
 			}
 }
@@ -290,7 +308,8 @@ static void activations_are_rounded_half_to_even_per_group_of_32(void **state)
 		dot_available(k)->quantise(q, d, sum, x, 64);
 		for (int i = 0; i < 8; i++)
 			if (q[i] != want[i])
-				fail_msg("%s: %g becomes %d, expected %d", dot_available(k)->name, (double)in[i], q[i], want[i]);
+				fail_msg("%s: %g becomes %d, expected %d", dot_available(k)->name,
+				         (double)in[i], q[i], want[i]);
 		assert_int_equal(sum[0], 127 + 0 + 2 + 2 + 0 - 2 - 126 + 3);
 		assert_int_equal(sum[1], 100);
 		assert_int_equal(q[63], -127);
@@ -394,7 +413,8 @@ static void attention_loops_are_dots_and_weighted_sums(void **state)
 				for (int c = 0; c < 512; c++)
 					sum += (double)q[c] * (double)rows[i][c];
 				if (!(fabs((double)z[i] - sum) < 1e-4))
-					fail_msg("%s: score %d of %d is %g, expected %g", dot_available(k)->name, i, n, (double)z[i], sum);
+					fail_msg("%s: score %d of %d is %g, expected %g",
+					         dot_available(k)->name, i, n, (double)z[i], sum);
 				dot_available(k)->scores(&alone, q, rows[i], 1, 512);
 				assert_memory_equal(&alone, &z[i], sizeof alone);
 				weight[i] = (float)rng_uniform(&r);
@@ -404,8 +424,8 @@ static void attention_loops_are_dots_and_weighted_sums(void **state)
 			dot_available(k)->accumulate(acc, weight, rows[0], n, 512);
 			for (int c = 0; c < 512; c++)
 				if (!(fabs((double)acc[c] - want[c]) < 1e-5))
-					fail_msg("%s: channel %d of %d rows is %g, expected %g", dot_available(k)->name, c, n,
-						 (double)acc[c], want[c]);
+					fail_msg("%s: channel %d of %d rows is %g, expected %g",
+					         dot_available(k)->name, c, n, (double)acc[c], want[c]);
 		}
 }
 
@@ -431,19 +451,21 @@ static void packed_values_are_exact_for_every_code(void **state)
 			dot_available(k)->load_row(x, code, rot, scale);
 			for (int i = 0; i < 512; i++) {
 				uint16_t h = (uint16_t)(64 * round + i - 448);
-				float want = i < 448 ? e4m3_to_f32(code[i]) * e8m0_to_f32(scale[i / 64]) : f16_to_f32(h);
+				float want = i < 448 ? e4m3_to_f32(code[i]) * e8m0_to_f32(scale[i / 64])
+				                     : f16_to_f32(h);
 
 				if (!(x[i] == want || (isnan(x[i]) && isnan(want))))
-					fail_msg("%s: channel %d is %g, expected %g", dot_available(k)->name, i, (double)x[i],
-						 (double)want);
+					fail_msg("%s: channel %d is %g, expected %g", dot_available(k)->name, i,
+					         (double)x[i], (double)want);
 			}
 			dot_available(k)->load_key(x, pair, scale);
 			for (int i = 0; i < 128; i++) {
-				float want = e2m1_to_f32(i % 2 ? pair[i / 2] >> 4 : pair[i / 2] & 15) * e8m0_to_f32(scale[i / 32]);
+				float want = e2m1_to_f32(i % 2 ? pair[i / 2] >> 4 : pair[i / 2] & 15) *
+				             e8m0_to_f32(scale[i / 32]);
 
 				if (x[i] != want)
-					fail_msg("%s: key channel %d is %g, expected %g", dot_available(k)->name, i, (double)x[i],
-						 (double)want);
+					fail_msg("%s: key channel %d is %g, expected %g",
+					         dot_available(k)->name, i, (double)x[i], (double)want);
 			}
 		}
 }
@@ -471,9 +493,11 @@ static void swiglu_is_clamped_and_has_the_same_bits_everywhere(void **state)
 				assert_true(isnan(have[i]));
 				continue;
 			}
-			if (!(fabs((double)have[i] - y) <= 1e-6 * fabs(y) + 1e-20) || memcmp(&have[i], &want[i], sizeof *have))
-				fail_msg("%s: silu(%g) * %g is %.9g, expected %.9g; plain C has %.9g", dot_available(k)->name,
-					 (double)g[i], (double)u[i], (double)have[i], y, (double)want[i]);
+			if (!(fabs((double)have[i] - y) <= 1e-6 * fabs(y) + 1e-20) ||
+			    memcmp(&have[i], &want[i], sizeof *have))
+				fail_msg("%s: silu(%g) * %g is %.9g, expected %.9g; plain C has %.9g",
+				         dot_available(k)->name, (double)g[i], (double)u[i], (double)have[i], y,
+				         (double)want[i]);
 		}
 	}
 }

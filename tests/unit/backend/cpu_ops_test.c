@@ -1,5 +1,5 @@
-/* cpu_ops_test.c - what the parity tests do not reach in the cpu backend: refusals, the frontier's exact bits, ties and
- * NaN in choices, files that lie, and running out of memory. */
+/* cpu_ops_test.c - what the parity tests do not reach in the cpu backend: refusals, the frontier's exact bits,
+ * ties and NaN in choices, files that lie, and running out of memory. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,8 +19,14 @@ static struct kit_step st;
 
 static struct weight plain(const char *name, enum dtype t, const void *data, int32_t in, int32_t out)
 {
-	return (struct weight){.name = name, .type = t, .in = in, .out = out, .n = 1, .row_bytes = dtype_bytes(t, (size_t)in),
-			       .data = data, .device = (void *)(uintptr_t)data};
+	return (struct weight){.name = name,
+	                       .type = t,
+	                       .in = in,
+	                       .out = out,
+	                       .n = 1,
+	                       .row_bytes = dtype_bytes(t, (size_t)in),
+	                       .data = data,
+	                       .device = (void *)(uintptr_t)data};
 }
 
 static void fill(struct tensor *t, struct rng *r, double scale)
@@ -76,8 +82,8 @@ struct history {
 	size_t tail_bytes, block_bytes;
 };
 
-/* Pools TOKENS tokens of random projections in steps of the given sizes (used in turn); with `poison` the tail and
- * blocks hold NaN before. */
+/* Pools TOKENS tokens of random projections in steps of the given sizes (used in turn); with `poison` the tail
+ * and blocks hold NaN before. */
 static struct history pool_history(int32_t ratio, bool key, const int32_t *cuts, int threads, bool poison)
 {
 	const int32_t pw = geom_pool_width(key ? GEOM_KEY : GEOM_HEAD, ratio);
@@ -150,8 +156,9 @@ static const int32_t one_by_one[8] = {1, 1, 1, 1, 1, 1, 1, 1};
 
 static void any_cut_leaves_the_rows_and_the_frontier_of_one_by_one(void **state)
 {
-	static const int32_t cuts[][8] = {{2, 2, 2, 2, 2, 2, 2, 2}, {3, 1, 4, 1, 5, 9, 2, 6}, {127, 2, 1, 128, 1, 1, 1, 1},
-					  {270, 1, 1, 1, 1, 1, 1, 1}, {4, 4, 4, 4, 4, 4, 4, 4}, {6, 7, 5, 130, 3, 3, 3, 3}};
+	static const int32_t cuts[][8] = {{2, 2, 2, 2, 2, 2, 2, 2},     {3, 1, 4, 1, 5, 9, 2, 6},
+	                                  {127, 2, 1, 128, 1, 1, 1, 1}, {270, 1, 1, 1, 1, 1, 1, 1},
+	                                  {4, 4, 4, 4, 4, 4, 4, 4},     {6, 7, 5, 130, 3, 3, 3, 3}};
 
 	(void)state;
 	for (int form = 0; form < 3; form++) {
@@ -163,8 +170,8 @@ static void any_cut_leaves_the_rows_and_the_frontier_of_one_by_one(void **state)
 				struct history have = pool_history(ratio, form == 2, cuts[c], threads, false);
 
 				if (memcmp(want.blocks, have.blocks, want.block_bytes))
-					fail_msg("ratio %d%s, cut %zu, %d threads: other rows", ratio, form == 2 ? " keys" : "", c,
-						 threads);
+					fail_msg("ratio %d%s, cut %zu, %d threads: other rows", ratio,
+					         form == 2 ? " keys" : "", c, threads);
 				if (memcmp(want.tail, have.tail, want.tail_bytes))
 					fail_msg("ratio %d%s, cut %zu, %d threads: other frontier", ratio,
 						 form == 2 ? " keys" : "", c, threads);
@@ -199,8 +206,10 @@ static void what_the_frontier_held_before_does_not_matter(void **state)
 			(form == 2 ? cpu_load_key : cpu_load_row)(cpu_of(k.be), b, n % in_block, y);
 			for (int i = 0; i < GEOM_HEAD; i++)
 				if (x[i] != y[i])
-					fail_msg("ratio %d%s, row %d, channel %d: %g on clean memory, %g on used memory", ratio,
-						 form == 2 ? " keys" : "", n, i, (double)x[i], (double)y[i]);
+					fail_msg("ratio %d%s, row %d, channel %d: %g on clean memory, %g on "
+					         "used memory",
+					         ratio, form == 2 ? " keys" : "", n, i, (double)x[i],
+					         (double)y[i]);
 		}
 		kit_close(&k);
 		history_free(&want);
@@ -231,8 +240,8 @@ static void expected_choice(const double *score, int32_t *pick)
 			pick[n++] = k;
 }
 
-/* Chooses for one query per row, all at the last position, over KEYS random keys, the first `twins` of which are equal.
- * want: the expected choice, or NULL. */
+/* Chooses for one query per row, all at the last position, over KEYS random keys, the first `twins` of which
+ * are equal. want: the expected choice, or NULL. */
 static void choose(int threads, int32_t rows, int32_t *pick, int32_t twins, float head_weight, int32_t *want)
 {
 	struct kit k;
@@ -268,7 +277,8 @@ static void choose(int threads, int32_t rows, int32_t *pick, int32_t twins, floa
 		kit_step_add(&st, &r, kv, 4 * KEYS - 1, 1, 10);
 	}
 	kit_step_end(&st, 0);
-	a = (struct choose_args){.q = &q, .head_weight = &u, .layer = &k.layout.layer[0], .heads = HEADS, .top_k = TOP};
+	a = (struct choose_args){
+		.q = &q, .head_weight = &u, .layer = &k.layout.layer[0], .heads = HEADS, .top_k = TOP};
 	RUN(k.be, choose_rows, &st.s, &p, &a);
 	assert_int_equal(be_submit(k.be, &err), OK);
 	if (want) {
@@ -322,8 +332,8 @@ static void the_best_rows_are_chosen_and_ties_filled_from_below(void **state)
 			choose(1, 1, pick, twins, (float)sign, want);
 			for (int i = 0; i < TOP; i++)
 				if (pick[i] != want[i])
-					fail_msg("%d twins, weight %d: choice %d is row %d, expected %d", twins, sign, i, pick[i],
-						 want[i]);
+					fail_msg("%d twins, weight %d: choice %d is row %d, expected %d", twins,
+					         sign, i, pick[i], want[i]);
 		}
 }
 
@@ -352,15 +362,20 @@ static void nan_scores_still_give_distinct_rows(void **state)
 
 /* ------------------------------------------------------------------ routing */
 
-static enum status route(const float *logits, const float *bias, const int32_t *table, int32_t experts, int32_t used,
-			 int32_t *idx, float *gate, struct err *err)
+static enum status route(const float *logits, const float *bias, const int32_t *table, int32_t experts,
+                         int32_t used, int32_t *idx, float *gate, struct err *err)
 {
 	struct kit k;
 	struct rng r = rng_seed(13);
-	struct weight b = plain("bias", DTYPE_F32, bias, experts, 1), t = plain("blk.0.tid2eid", DTYPE_I32, table, used, 1);
+	struct weight b = plain("bias", DTYPE_F32, bias, experts, 1),
+		      t = plain("blk.0.tid2eid", DTYPE_I32, table, used, 1);
 	struct tensor l, i, g;
-	struct route_args a = {.logits = &l, .bias = bias ? &b : NULL, .table = table ? &t : NULL, .experts = experts,
-			       .used = used, .scale = 1.5f};
+	struct route_args a = {.logits = &l,
+	                       .bias = bias ? &b : NULL,
+	                       .table = table ? &t : NULL,
+	                       .experts = experts,
+	                       .used = used,
+	                       .scale = 1.5f};
 	enum status code;
 
 	kit_open(&k, "cpu", 1, 0, 0);
@@ -476,8 +491,14 @@ static void running_out_of_memory_is_reported_by_submit(void **state)
 		kit_step_begin(&st);
 		kit_step_add(&st, &r, NULL, 0, T, 1);
 		kit_step_end(&st, 0);
-		a = (struct expert_args){.x = &x, .idx = &idx, .gate_weight = &weight, .gate = gate, .up = up, .down = down,
-					 .used = 2, .limit = 10};
+		a = (struct expert_args){.x = &x,
+		                         .idx = &idx,
+		                         .gate_weight = &weight,
+		                         .gate = gate,
+		                         .up = up,
+		                         .down = down,
+		                         .used = 2,
+		                         .limit = 10};
 		st.s.n_rows = 1;
 		RUN(k.be, experts, &st.s, &y, &a);
 		assert_int_equal(be_submit(k.be, &err), OK);
@@ -493,7 +514,8 @@ static void running_out_of_memory_is_reported_by_submit(void **state)
 		second = be_submit(k.be, &err);
 		assert_memory_equal(want, y.data, sizeof want);
 		if (first != (n <= 2 ? ERR_MEMORY : OK) || second != OK)
-			fail_msg("allocation %ld fails: %s, and again: %s", n, status_name(first), status_name(second));
+			fail_msg("allocation %ld fails: %s, and again: %s", n, status_name(first),
+			         status_name(second));
 		be_tensor_free(k.be, &x);
 		be_tensor_free(k.be, &y);
 		be_tensor_free(k.be, &idx);

@@ -1,5 +1,5 @@
-/* cpu_rows_test.c - the small formats and functions of the cpu backend against their scalar definitions (quant/half.h,
- * libm in double) and the known answers of docs/model.md section 14. */
+/* cpu_rows_test.c - the small formats and functions of the cpu backend against their scalar definitions
+ * (quant/half.h, libm in double) and the known answers of docs/model.md section 14. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -48,13 +48,14 @@ static void check_row(const float *x)
 			top = fmax(top, fabs((double)x[64 * g + i]));
 		k = pow2_scale_exponent(top, 448);
 		if (packed[448 + 128 + g] != k + 127)
-			fail_msg("group %d with largest %.9g: scale byte %d, expected %d", g, top, packed[448 + 128 + g],
-				 k + 127);
+			fail_msg("group %d with largest %.9g: scale byte %d, expected %d", g, top,
+			         packed[448 + 128 + g], k + 127);
 		for (int i = 64 * g; i < 64 * g + 64; i++) {
 			uint8_t code = e4m3_from_f64(ldexp((double)x[i], -k));
 
 			if (packed[i] != code)
-				fail_msg("%.9g / 2^%d: code %02x, expected %02x", (double)x[i], k, packed[i], code);
+				fail_msg("%.9g / 2^%d: code %02x, expected %02x", (double)x[i], k, packed[i],
+				         code);
 			if (back[i] != ldexpf(e4m3_to_f32(code), k))
 				fail_msg("code %02x * 2^%d: %.9g, expected %.9g", code, k, (double)back[i],
 					 (double)ldexpf(e4m3_to_f32(code), k));
@@ -155,7 +156,8 @@ static void rows_move_between_groups_of_any_size(void **state)
 
 static void keys_pack_as_the_definition_says(void **state)
 {
-	static const float edge[] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5, 6, 0.2499f, 0.7501f, 5.001f, -0.25f, -5, 0};
+	static const float edge[] = {0.25f, 0.75f,   1.25f,   1.75f,  2.5f,   3.5f, 5,
+	                             6,     0.2499f, 0.7501f, 5.001f, -0.25f, -5,   0};
 	struct rng r = rng_seed(3);
 	uint8_t packed[3 * GEOM_KEY_BYTES];
 	struct packed_rows three = {packed, 3};
@@ -181,7 +183,8 @@ static void keys_pack_as_the_definition_says(void **state)
 				top = fmax(top, fabs((double)x[32 * g + i]));
 			k = pow2_scale_exponent(top, 6);
 			for (int i = 32 * g; i < 32 * g + 32; i++) {
-				double want = ldexp((double)e2m1_to_f32(e2m1_from_f64(ldexp((double)x[i], -k))), k);
+				double want =
+					ldexp((double)e2m1_to_f32(e2m1_from_f64(ldexp((double)x[i], -k))), k);
 
 				if ((double)back[i] != want)
 					fail_msg("%.9g with scale 2^%d: %.9g, expected %.9g", (double)x[i], k,
@@ -205,24 +208,34 @@ static void hadamard_gives_the_known_answer(void **state)
 	cpu_hadamard(x);
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (!(fabsf(x[known[i].i] - known[i].want) < 2e-6f))
-			fail_msg("y[%d] = %.7f, expected %.7f", known[i].i, (double)x[known[i].i], (double)known[i].want);
+			fail_msg("y[%d] = %.7f, expected %.7f", known[i].i, (double)x[known[i].i],
+			         (double)known[i].want);
 }
 
 static void hyper_connection_gives_the_known_answer(void **state)
 {
-	static const float mix[24] = {1, -1, .5f, 0, .1f, .2f, .3f, .4f, .5f, -.5f, .25f, 0, 0, .1f, -.1f, .2f, .3f, 0, -.4f,
-				      .1f, -.2f, .2f, 0, .7f};
+	static const float mix[24] = {1, -1,  .5f,  0,   .1f, .2f, .3f,  .4f, .5f,  -.5f, .25f, 0,
+	                              0, .1f, -.1f, .2f, .3f, 0,   -.4f, .1f, -.2f, .2f,  0,    .7f};
 	static const float scale[3] = {.5f, 1, 2};
-	static const float base[24] = {0, .5f, -.5f, 1, .2f, -.2f, .4f, -.4f, 0, 2, -1, 1, 1, 0, 2, -1, -2, 1, 0, .5f, .3f, -.3f,
-				       .6f, 0};
-	static const float want[24] = {.6224603f, .5000010f, .4378245f, .7310596f, 1.148885f, 1, 1.3363755f, 1,
-				       .4289696f, .2689576f, .0736349f, .2284369f, .3224411f, .0908394f, .5520508f, .0346677f,
-				       .0731980f, .5058880f, .1026043f, .3183088f, .1753904f, .1343140f, .2717090f, .4185856f};
+	static const float base[24] = {0, .5f, -.5f, 1,  .2f, -.2f, .4f, -.4f, 0,   2,    -1,  1,
+	                               1, 0,   2,    -1, -2,  1,    0,   .5f,  .3f, -.3f, .6f, 0};
+	static const float want[24] = {.6224603f,  .5000010f, .4378245f, .7310596f, 1.148885f, 1,
+	                               1.3363755f, 1,         .4289696f, .2689576f, .0736349f, .2284369f,
+	                               .3224411f,  .0908394f, .5520508f, .0346677f, .0731980f, .5058880f,
+	                               .1026043f,  .3183088f, .1753904f, .1343140f, .2717090f, .4185856f};
 	enum { D = 8 };
 	static float fn[24][4 * D];
-	struct weight wf = {.name = "fn", .type = DTYPE_F32, .in = 4 * D, .out = 24, .n = 1, .row_bytes = 16 * D, .data = fn};
-	struct weight ws = {.name = "scale", .type = DTYPE_F32, .in = 3, .out = 1, .n = 1, .row_bytes = 12, .data = scale};
-	struct weight wb = {.name = "base", .type = DTYPE_F32, .in = 24, .out = 1, .n = 1, .row_bytes = 96, .data = base};
+	struct weight wf = {.name = "fn",
+	                    .type = DTYPE_F32,
+	                    .in = 4 * D,
+	                    .out = 24,
+	                    .n = 1,
+	                    .row_bytes = 16 * D,
+	                    .data = fn};
+	struct weight ws = {
+		.name = "scale", .type = DTYPE_F32, .in = 3, .out = 1, .n = 1, .row_bytes = 12, .data = scale};
+	struct weight wb = {
+		.name = "base", .type = DTYPE_F32, .in = 24, .out = 1, .n = 1, .row_bytes = 96, .data = base};
 	struct hc_weights hc = {&wf, &ws, &wb, 20};
 	static struct kit_step st;
 	struct rng r = rng_seed(4);
@@ -244,7 +257,8 @@ static void hyper_connection_gives_the_known_answer(void **state)
 	RUN(kit.be, hc_in, &st.s, &x, &coef, &s, &hc);
 	for (int i = 0; i < 24; i++)
 		if (!(fabsf(row_of(&coef, 0)[i] - want[i]) < 1e-6f))
-			fail_msg("coefficient %d is %.7f, expected %.7f", i, (double)row_of(&coef, 0)[i], (double)want[i]);
+			fail_msg("coefficient %d is %.7f, expected %.7f", i, (double)row_of(&coef, 0)[i],
+			         (double)want[i]);
 	for (int i = 0; i < D; i++)
 		assert_true(fabsf(row_of(&x, 0)[i] - (want[0] + want[1] + want[2] + want[3])) < 2e-6f);
 	be_tensor_free(kit.be, &s);
@@ -265,7 +279,8 @@ static void exp_is_accurate_and_keeps_nan(void **state)
 	}
 	if (!(worst < 2.5e-7))
 		fail_msg("relative error %.3g, expected below 2.5e-7", worst);
-	assert_true(exp_f32(0) == 1 && exp_f32(-INFINITY) < 1e-26f && exp_f32(INFINITY) > 1e26f && isnan(exp_f32(NAN)));
+	assert_true(exp_f32(0) == 1 && exp_f32(-INFINITY) < 1e-26f && exp_f32(INFINITY) > 1e26f &&
+	            isnan(exp_f32(NAN)));
 }
 
 static void rotation_is_exact_to_float_at_any_position(void **state)
@@ -285,13 +300,16 @@ static void rotation_is_exact_to_float_at_any_position(void **state)
 			cpu_rotate(tail, cs);
 			for (int i = 0; i < 32; i++) {
 				float angle = (float)position[p] * freq[i];
-				double c = cos((double)angle), s = inverse ? -sin((double)angle) : sin((double)angle);
+				double c = cos((double)angle),
+				       s = inverse ? -sin((double)angle) : sin((double)angle);
 				double a = (double)old[2 * i] * c - (double)old[2 * i + 1] * s;
 				double b = (double)old[2 * i] * s + (double)old[2 * i + 1] * c;
 
-				if (!(fabs((double)tail[2 * i] - a) < 1e-6 && fabs((double)tail[2 * i + 1] - b) < 1e-6))
-					fail_msg("position %d, pair %d: (%.8f, %.8f), expected (%.8f, %.8f)", position[p], i,
-						 (double)tail[2 * i], (double)tail[2 * i + 1], a, b);
+				if (!(fabs((double)tail[2 * i] - a) < 1e-6 &&
+				      fabs((double)tail[2 * i + 1] - b) < 1e-6))
+					fail_msg("position %d, pair %d: (%.8f, %.8f), expected (%.8f, %.8f)",
+					         position[p], i, (double)tail[2 * i], (double)tail[2 * i + 1],
+					         a, b);
 			}
 		}
 }

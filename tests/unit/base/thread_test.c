@@ -61,8 +61,8 @@ static void every_index_runs_exactly_once(void **state)
 			assert_int_equal(c.bad_thread, 0);
 			for (long i = 0; i < MAX_N; i++)
 				if (c.seen[i] != (i < items[k]))
-					fail_msg("%d threads, n = %ld: index %ld ran %d times", threads[t], items[k], i,
-						 c.seen[i]);
+					fail_msg("%d threads, n = %ld: index %ld ran %d times", threads[t],
+					         items[k], i, c.seen[i]);
 		}
 		pool_close(p);
 	}
@@ -95,7 +95,8 @@ static void many_rounds_in_a_row_lose_no_work(void **state)
 			parallel_for(p, 64, add_one, &c);
 		for (int i = 0; i < 64; i++)
 			if (c.value[i] != rounds)
-				fail_msg("%d threads: value %d is %ld after %d rounds", threads[t], i, c.value[i], rounds);
+				fail_msg("%d threads: value %d is %ld after %d rounds", threads[t], i,
+				         c.value[i], rounds);
 		pool_close(p);
 	}
 }
