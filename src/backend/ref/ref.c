@@ -51,13 +51,13 @@ double ref_weight_at(const struct weight *w, size_t i)
 
 /* ------------------------------------------------------------------ products */
 
-REF_WIDE static double dot(const float *w, const double *x, int32_t n)
+REF_WIDE static double dot(const double *w, const double *x, int32_t n)
 {
 	double sum = 0;
 
 #pragma omp simd reduction(+ : sum)
 	for (int32_t i = 0; i < n; i++)
-		sum += (double)w[i] * x[i];
+		sum += w[i] * x[i];
 	return sum;
 }
 
@@ -78,16 +78,19 @@ static void product_range(void *ctx, long begin, long end, int thread)
 	const struct product *p = ctx;
 	const struct weight *w = p->w;
 	float *row = p->ref->row + (size_t)thread * p->ref->row_room;
+	double *wide = p->ref->wide + (size_t)thread * p->ref->row_room;
 	const uint8_t *base = (const uint8_t *)w->device + (size_t)p->matrix * (size_t)w->out * w->row_bytes;
 
 	for (long o = begin; o < end; o++) {
 		size_t shift = p->in_group ? (size_t)(o / p->in_group) * (size_t)w->in : 0;
 
 		quant_decode(row, base + (size_t)o * w->row_bytes, w->type, (size_t)w->in);
+		for (int32_t i = 0; i < w->in; i++)
+			wide[i] = row[i];
 		for (int32_t i = 0; i < p->n_rows; i++) {
 			size_t t = p->pick ? (size_t)p->pick[i] : (size_t)i;
 
-			p->y[t * p->y_stride + (size_t)o] = dot(row, p->x + t * p->x_stride + shift, w->in);
+			p->y[t * p->y_stride + (size_t)o] = dot(wide, p->x + t * p->x_stride + shift, w->in);
 		}
 	}
 }
@@ -478,12 +481,19 @@ static enum status ref_weight_load(struct backend *be, struct weight *w, struct 
 
 	w->device = (void *)(uintptr_t)w->data;
 	if ((size_t)w->in > ref->row_room) {
-		float *row = mem_array((size_t)pool_threads(ref->pool) * (size_t)w->in, sizeof *row);
+		size_t n = (size_t)pool_threads(ref->pool) * (size_t)w->in;
+		float *row = mem_array(n, sizeof *row);
+		double *wide = mem_array(n, sizeof *wide);
 
-		if (!row)
+		if (!row || !wide) {
+			mem_free(row);
+			mem_free(wide);
 			return err_set(err, ERR_MEMORY, "%s: no memory for a decoded row of %d", w->name, w->in);
+		}
 		mem_free(ref->row);
+		mem_free(ref->wide);
 		ref->row = row;
+		ref->wide = wide;
 		ref->row_room = (size_t)w->in;
 	}
 	return OK;
@@ -495,6 +505,7 @@ static void ref_close(struct backend *be)
 
 	pool_close(ref->pool);
 	mem_free(ref->row);
+	mem_free(ref->wide);
 	mem_free(ref);
 }
 

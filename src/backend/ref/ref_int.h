@@ -18,6 +18,7 @@ struct ref {
 	struct backend be;
 	struct pool *pool;
 	float *row;		/* [threads, row_room] decoded weight rows */
+	double *wide;		/* [threads, row_room] the same as float64 */
 	size_t row_room;
 };
 
