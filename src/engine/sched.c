@@ -151,7 +151,7 @@ static int32_t build_alone(struct sched *s)
 	for (struct task *t = s->task; t && n == 0; t = t->next) {
 		int32_t rows = forward_max_rows(s->e->forward);
 
-		if (t->kv && !t->done && t->alone)
+		if (t->kv && !t->done && !t->rests && t->alone)
 			add_part(s, t, task_left(t) < rows ? task_left(t) : rows, &n);
 	}
 	return n;
@@ -167,7 +167,7 @@ static int32_t build_decode(struct sched *s)
 		struct task *oldest = NULL;
 
 		for (struct task *t = s->task; t; t = t->next)
-			if (t->kv && !t->done && !t->alone && task_left(t) == 1 && t->served != s->step &&
+			if (t->kv && !t->done && !t->rests && !t->alone && task_left(t) == 1 && t->served != s->step &&
 			    (!oldest || t->served < oldest->served))
 				oldest = t;
 		if (!oldest)
@@ -214,7 +214,7 @@ static int32_t list_readers(struct sched *s)
 	for (struct task *t = s->task; t; t = t->next) {
 		int32_t at = n;
 
-		if (!t->kv || t->done || t->alone || task_left(t) < 2)
+		if (!t->kv || t->done || t->rests || t->alone || task_left(t) < 2)
 			continue;
 		for (; at > 0 && s->reader[at - 1]->served > t->served; at--)
 			s->reader[at] = s->reader[at - 1];
@@ -324,9 +324,11 @@ bool sched_run_once(struct sched *s)
 	int32_t n, decode = 0;
 
 	s->step++;
-	for (struct task *t = s->task; t; t = t->next)
+	for (struct task *t = s->task; t; t = t->next) {
+		t->rests = t->r.ready && !t->done && !t->r.ready(t->r.ctx);
 		if (!t->done && task_cancelled(t))
 			task_finish(s, t, SCHED_FINISH_CANCELLED, NULL, NULL);
+	}
 	admit(s);
 	n = build_alone(s);
 	s->was_alone = n > 0;

@@ -95,6 +95,9 @@ struct sched_request {
 					 * alone in a step; NULL = never */
 	/* Called for every event; false = cancel.  It may submit other requests. */
 	bool (*event)(void *ctx, const struct sched_event *ev);
+	/* Asked before every step: may events come?  False = the request rests (a slow reader) and keeps what it has.
+	 * At most a READ, a TOKEN and the DONE follow a yes.  NULL = always. */
+	bool (*ready)(void *ctx);
 	/* Chooses the next token instead of sampler_pick(); NULL = that. */
 	int32_t (*pick)(void *ctx, struct sampler *s, const float *logits);
 	void *ctx;

@@ -21,6 +21,7 @@ struct task {
 	int32_t rolling;		/* newest checkpoint of the answer, 0 = none */
 	int32_t reached;		/* most tokens ever read: replay is below */
 	bool alone;			/* its last step failed: by itself until that is repeated */
+	bool rests;			/* its reader is not ready in this step */
 	bool done;			/* SCHED_DONE was sent: to be removed */
 	uint64_t since;			/* step of arrival */
 	uint64_t served;		/* step that last had rows of it */

@@ -5,8 +5,9 @@
  * Why   Callers think in token lists ("this is the conversation now"); the model can only append.  session_sync()
  *       turns the one into the other and reads as little as possible.
  * How   Tokens that both lists share stay.  If the state holds more than that, it goes back to the nearest
- *       checkpoint, its own or one of the engine's prefix tree, and replays from there.  Prefill steps end at multiples of 128 where they can, because only
- *       there a checkpoint can be taken; the last one before the end is the one the next turn most likely needs.
+ *       checkpoint, its own or one of the engine's prefix tree, and replays from there.  Prefill steps end at
+ *       multiples of 128 where they can, because only there a checkpoint can be taken; the last one before the end
+ *       is the one the next turn most likely needs.
  * Careful
  *       - Logits belong to the last token read.  A state that is right but whose logits are gone (after a cancel, or
  *         a list that is a prefix of the state) must read its last token again.

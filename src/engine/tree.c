@@ -318,6 +318,8 @@ void tree_close(struct tree *t)
 {
 	if (!t)
 		return;
+	for (int32_t i = 0; i < t->n_node; i++)
+		t->node[i]->parent = NULL;	/* they go in any order */
 	while (t->n_node)
 		drop_node(t, t->node[t->n_node - 1]);
 	t->pool->reclaim = NULL;

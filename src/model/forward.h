@@ -20,7 +20,8 @@ enum tap_point {
 	TAP_FFN_NORM,	/* x [T, d] that the experts read */
 	TAP_ATTN_OUT,	/* y [T, d] of attention */
 	TAP_FFN_OUT,	/* y [T, d] of the experts */
-	TAP_EXPERTS	/* idx [T, K] i32 */
+	TAP_EXPERTS,	/* idx [T, K] i32 */
+	TAP_GATES	/* g [T, K] weights of those experts */
 };
 
 struct tap {
@@ -49,7 +50,8 @@ struct forward_part {
 /* Runs one step over the parts (each timeline at most once; sum of n <= max_rows) and writes the logits
  * [rows that want them, V] in row order.  On success every timeline has advanced by its n; on failure none has, and
  * the timelines of this step must be rewound or closed.
- * cancel (may be NULL; any thread may set it) is read between layers: when it becomes nonzero the step ends with ERR_CANCELLED. */
+ * cancel (may be NULL; any thread may set it) is read between layers: when it becomes nonzero the step ends with
+ * ERR_CANCELLED. */
 enum status forward_step(struct forward *f, const struct forward_part *part, int32_t n_parts, float *logits,
 			 const volatile int *cancel, struct err *err);
 

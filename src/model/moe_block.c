@@ -28,6 +28,7 @@ void moe_block(struct forward *f, const struct step *s, int32_t l)
 	RUN(f->be, matmul, s->n_rows, &k->router, &w->router, &k->x);
 	RUN(f->be, route, s, &k->idx, &k->gate, &route);
 	forward_observe(f, TAP_EXPERTS, l, &k->idx, s);
+	forward_observe(f, TAP_GATES, l, &k->gate, s);
 	RUN(f->be, experts, s, &k->y, &routed);
 	RUN(f->be, shared_expert, s, &k->y, &k->x, &shared);
 	forward_observe(f, TAP_FFN_OUT, l, &k->y, s);

@@ -1,0 +1,42 @@
+/* worker.h - the engine's thread, and mailboxes between it and everybody else.
+ *
+ *   client threads  -- worker_submit, mailbox_cancel -->  engine thread  -- mailbox -->  client threads
+ *
+ * The thread owns the scheduler: nobody else calls it.  A client owns its mailbox: a bounded queue of what the request
+ * was told, without logits.  While it is full its request rests, and after `patience` seconds it is cancelled; the
+ * others never wait for it.  The end is always delivered: a place is kept for it.  READ and WAITING events that nobody
+ * has fetched are replaced by newer ones; no other is lost.
+ * Thread: every function from any thread; a mailbox has one reader. */
+#ifndef DS4_ENGINE_WORKER_H
+#define DS4_ENGINE_WORKER_H
+
+#include "engine/sched.h"
+
+struct worker;
+struct mailbox;
+
+struct mail {
+	struct sched_event ev;		/* logits NULL; err NULL or &error */
+	struct err error;
+};
+
+/* Starts the thread with a scheduler over e, which nobody else uses until worker_close(). */
+enum status worker_open(struct worker **out, struct engine *e, const struct sched_options *opt, double patience,
+			struct err *err);
+void worker_close(struct worker *w);	/* cancels what runs and joins */
+
+/* room: events it holds, at least 8 */
+enum status mailbox_open(struct mailbox **out, int32_t room, struct err *err);
+/* Cancels its request; the memory goes when the engine's thread has let go of it, too. */
+void mailbox_close(struct mailbox *m);
+void mailbox_cancel(struct mailbox *m);
+
+/* Hands a request over; r's event, ctx and cancel are the worker's to set, r->allowed must live until the end, and
+ * pick, which gets r->ctx, is called on the engine's thread.  Everything else is copied.  One request at a time for a
+ * mailbox.  What sched_submit() refuses arrives as SCHED_DONE with the error. */
+enum status worker_submit(struct worker *w, const struct sched_request *r, struct mailbox *m, struct err *err);
+
+/* Takes the oldest event; waits up to `seconds` for one.  False: there is none. */
+bool mailbox_read(struct mailbox *m, struct mail *out, double seconds);
+
+#endif
