@@ -10,6 +10,7 @@
  *       - A step is never broken off: half a step has been counted in some layers and not in others.
  *       - An interrupted window is read again from its start, since its state is not kept; rows that were counted
  *         pass the observer uncounted. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +18,6 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "base/thread.h"
 #include "cli/cli.h"
 #include "cli/term.h"
 #include "cli/texts.h"
@@ -101,6 +101,20 @@ static enum status go_on(struct run *r, const struct imatrix *m, struct err *err
 	r->pos = pos;
 	r->done = done;
 	term_note("going on behind %lld of %zu tokens", done, r->texts.ids.n);
+	return OK;
+}
+
+/* Hours of reading should not end in a folder that does not exist. */
+static enum status check_writable(const struct run *r, struct err *err)
+{
+	bool there = access(r->part, F_OK) == 0;
+	FILE *f = fopen(r->part, "ab");
+
+	if (!f)
+		return err_set(err, ERR_IO, "%s: %s", r->part, strerror(errno));
+	fclose(f);
+	if (!there)
+		unlink(r->part);
 	return OK;
 }
 
@@ -269,6 +283,7 @@ static enum status collect(const struct imatrix_args *a, struct run *r, struct e
 
 	if ((size_t)snprintf(r->part, sizeof r->part, "%s.part", a->out) >= sizeof r->part)
 		return err_set(err, ERR_ARGUMENT, "%s: path is too long", a->out);
+	TRY(check_writable(r, err));
 	TRY(cli_open_engine(&r->e, &a->engine, NULL, 1, err));
 	o.window = a->engine.context || r->e->opt.context < WINDOW ? r->e->opt.context : WINDOW;
 	TRY(texts_read(&r->texts, r->e->tokenizer, &o, err));

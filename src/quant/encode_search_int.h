@@ -18,7 +18,14 @@
 		(v8f){splat_, splat_, splat_, splat_, splat_, splat_, splat_, splat_}; \
 	})
 
-/* mask ? a : b, lane by lane */
+/* v_pick: mask ? a : b, lane by lane.  v_min: a < b ? a : b, v_max: a > b ? a : b, both b for a NaN.  The instructions
+ * of AVX mean exactly that; gcc does not find them by itself. */
+#ifdef __AVX2__
+#include <immintrin.h>
+#define v_pick(mask, a, b) ((v8f)_mm256_blendv_ps((__m256)(b), (__m256)(a), (__m256)(mask)))
+#define v_min(a, b) ((v8f)_mm256_min_ps((__m256)(a), (__m256)(b)))
+#define v_max(a, b) ((v8f)_mm256_max_ps((__m256)(a), (__m256)(b)))
+#else
 #define v_pick(mask, a, b) ((v8f)(((v8i)(a) & (mask)) | ((v8i)(b) & ~(mask))))
 
 #define v_min(a, b)                               \
@@ -34,6 +41,7 @@
 		v8i more_ = maxa_ > maxb_;        \
 		v_pick(more_, maxa_, maxb_);      \
 	})
+#endif
 
 /* Nearest whole number, ties to even, for |x| below 2^22. */
 #define v_round(x) (((x) + 12582912.0f) - 12582912.0f)

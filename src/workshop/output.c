@@ -236,10 +236,14 @@ static enum status open_part(struct output *o, struct err *err)
 	if (o->fd < 0 || fstat(o->fd, &sb) < 0)
 		return failed(o->part, err);
 	there = (uint64_t)sb.st_blocks * 512;
-	if (free_bytes && there < o->bytes && o->bytes - there > free_bytes)
-		return err_set(err, ERR_IO,
-		               "%s: needs %" PRIu64 " bytes more, the disk has %" PRIu64 " free", o->part,
-		               o->bytes - there, free_bytes);
+	if (free_bytes && there < o->bytes && o->bytes - there > free_bytes) {
+		if (there == 0) {	/* nothing is lost */
+			unlink(o->part);
+			unlink(o->journal);
+		}
+		return err_set(err, ERR_IO, "%s: needs %" PRIu64 " bytes more, the disk has %" PRIu64 " free", o->part,
+			       o->bytes - there, free_bytes);
+	}
 	if (ftruncate(o->fd, (off_t)o->bytes) < 0)
 		return failed(o->part, err);
 	return OK;

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "base/thread.h"
 #include "quant/encode.h"
 #include "workshop/quantize_int.h"
 
@@ -174,6 +175,6 @@ void quantize_report(struct quantize *q, bool measure, struct quantize_report *o
 		total += each[t->type] * (double)(t->cols * t->rows * t->n_pieces);
 	}
 	if (measure)
-		q->report.seconds = total / q->report.threads;
+		q->report.seconds = total / (q->report.threads < cpu_count() ? q->report.threads : cpu_count());
 	*out = q->report;
 }

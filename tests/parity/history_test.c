@@ -256,6 +256,10 @@ static void history_agrees_with_ref(void **state)
 			float *want = run_history("ref", 2, &plans[i], 1, cut);
 			float *got = run_history(be_name(b), 2, &plans[i], 1, cut);
 			double e[N], most = plans[i].ratio ? 2e-2 : 2e-6, middle = plans[i].ratio ? 2e-5 : 2e-6;
+			const char *rows = getenv("DS4_CUDA_VECTOR_ROWS");
+
+			if (!strcmp(be_name(b), "cuda") && rows && !atoi(rows))		/* products in f16 */
+				most = plans[i].ratio ? 2e-2 : 2e-3, middle = 1e-3;
 
 			for (int32_t t = 0; t < N; t++)
 				e[t] = kit_error(got + t * H * GEOM_HEAD, want + t * H * GEOM_HEAD, H * GEOM_HEAD);

@@ -79,12 +79,13 @@ static void an_unknown_tensor_is_named(void **state)
 	t_free(c);
 }
 
-/* Renames a tensor out of the way. */
+/* Writes the checkpoint without one tensor. */
 static void without(const char *name, const char *b)
 {
 	struct t_checkpoint *c = t_new();
 	struct t_tensor *t = t_find(c, name);
 
+	mem_free(t->data);
 	memmove(t, t + 1, (size_t)(c->t + --c->n - t) * sizeof *t);
 	t_write(c);
 	refused(c, ERR_FORMAT, name, b);
