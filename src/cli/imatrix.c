@@ -21,7 +21,7 @@
 #include "cli/cli.h"
 #include "cli/term.h"
 #include "cli/texts.h"
-#include "workshop/hash.h"
+#include "base/hash.h"
 #include "workshop/imatrix.h"
 
 #define WINDOW 2048	/* tokens, without --ctx */

@@ -14,10 +14,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 enum { YOUNG = 8 };	/* age at birth, in blocks: how much the newest are preferred (checkpoints end up spaced evenly
 			 * over the last blocks, then ever wider) */
@@ -50,9 +48,9 @@ struct tree {
 
 struct tree_key tree_key_of(const void *p, size_t n)
 {
-	XXH128_hash_t h = XXH3_128bits(p, n);
+	struct hash128 h = hash128(p, n);
 
-	return (struct tree_key){h.low64, h.high64};
+	return (struct tree_key){h.low, h.high};
 }
 
 struct tree_key tree_key_next(struct tree_key before, const int32_t *token)

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "workshop/hash.h"
+#include "base/hash.h"
 
 #define MAGIC "DS4LOGIT"
 #define MAX_NAME 4096

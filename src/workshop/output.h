@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
-#include "workshop/hash.h"
+#include "base/hash.h"
 
 struct output {
 	char *path, *part, *journal;

@@ -6,7 +6,7 @@
 #include "gguf/gguf.h"
 #include "gguf/gguf_write.h"
 #include "workshop/convert.h"
-#include "workshop/hash.h"
+#include "base/hash.h"
 #include "workshop/imatrix_file.h"
 #include "workshop/output.h"
 #include "workshop/quantize.h"

@@ -23,7 +23,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
-#include "workshop/hash.h"
+#include "base/hash.h"
 #include "workshop/json_file.h"
 
 #define INDEX_NAME "model.safetensors.index.json"

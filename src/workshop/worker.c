@@ -311,14 +311,17 @@ static void thread_main(void *ctx, long begin, long end, int thread)
 
 	(void)begin;
 	(void)end;
-	while (!atomic_load(&w->stop) && !cancelled(w) && (unit = atomic_fetch_add(&w->next, 1)) < units) {
+	while (!atomic_load(&w->stop) && (unit = atomic_fetch_add(&w->next, 1)) < units) {
 		if (do_unit(w, s, unit, &err) != OK) {
 			fail(w, unit, &err);
 			break;
 		}
 		atomic_fetch_add(&w->finished, 1);
-		if (thread == 0)
+		if (thread == 0) {	/* the caller's flag and callback are its thread's alone */
 			report_progress(w, units);
+			if (cancelled(w))
+				atomic_store(&w->stop, 1);
+		}
 	}
 }
 

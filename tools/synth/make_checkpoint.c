@@ -1,13 +1,15 @@
 /* make_checkpoint.c - a checkpoint in DeepSeek V4 Flash's official layout with a few full-width layers of
  * random numbers.
  *
- *     make_checkpoint FOLDER [--layers N] [--experts E] [--vocab V] [--shards S]
+ *     make_checkpoint FOLDER [--layers N] [--first L] [--experts E] [--vocab V] [--shards S] [--mtp 1]
+ *                     [--hashed H] [--sparse 1]
  *
  * What  Real names, real shapes, real number formats (FP4 experts, FP8 matrices, E8M0 scales, bf16, F32,
  *       I64), real shard names with an index, and an MTP block; with 43 layers, 256 experts and 129280
  *       tokens it would be Flash's 160 GB. The default is one layer with 64 experts and 8192 tokens: 1.1 GB.
  * Why   To rehearse a conversion and to measure its speed without the real weights.
  * How   Layer l takes ratio 0, 0, 4, 128, 4, 128 ... as in Flash; --first L begins with layer L's kind.
+ *       --sparse leaves the weights out: files of full length that take no room, all zero, to plan with.
  * Careful: random FP8 bytes leave out NaN; scales stay near 1/64 so that nothing overflows F16. */
 #define _GNU_SOURCE
 #include <stdarg.h>
@@ -16,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum {
 	D = 4096,
@@ -41,7 +44,7 @@ struct tensor {
 };
 
 static struct tensor *list;
-static int n, shards = 4;
+static int n, shards = 4, sparse, hash_layers = 1;
 static uint64_t experts = 64, vocab = 8192;
 
 static void die(const char *what)
@@ -213,6 +216,7 @@ static void write_header(FILE *f, int shard)
 static void write_shard(const char *folder, int shard)
 {
 	static uint8_t chunk[CHUNK];
+	uint64_t bytes = 0;
 	char path[512];
 	FILE *f;
 
@@ -224,7 +228,8 @@ static void write_shard(const char *folder, int shard)
 	for (int i = 0; i < n; i++) {
 		if ((int)((int64_t)i * shards / n) != shard)
 			continue;
-		for (uint64_t left = list[i].bytes; left;) {
+		bytes += list[i].bytes;
+		for (uint64_t left = sparse ? 0 : list[i].bytes; left;) {
 			size_t k = left < CHUNK ? (size_t)left : CHUNK;
 
 			fill(chunk, k, list[i].kind);
@@ -233,7 +238,7 @@ static void write_shard(const char *folder, int shard)
 			left -= k;
 		}
 	}
-	if (fclose(f))
+	if (fflush(f) || (sparse && ftruncate(fileno(f), (off_t)(ftello(f) + (off_t)bytes))) || fclose(f))
 		die(path);
 }
 
@@ -265,10 +270,8 @@ int main(int argc, char **argv)
 	char p[32];
 
 	if (argc < 2)
-		return fprintf(stderr, "usage: make_checkpoint FOLDER [--layers N] [--first L] [--experts "
-		                       "E] [--vocab V] [--shards S] "
-		                       "[--mtp 1]\n"),
-		       2;
+		return fprintf(stderr, "usage: make_checkpoint FOLDER [--layers N] [--first L] [--experts E] [--vocab V]\n"
+				       "       [--shards S] [--mtp 1] [--hashed H] [--sparse 1]\n"), 2;
 	for (int i = 2; i + 1 < argc; i += 2) {
 		int v = atoi(argv[i + 1]);
 
@@ -284,6 +287,10 @@ int main(int argc, char **argv)
 			shards = v;
 		else if (!strcmp(argv[i], "--mtp"))
 			mtp = v;
+		else if (!strcmp(argv[i], "--hashed"))
+			hash_layers = v;
+		else if (!strcmp(argv[i], "--sparse"))
+			sparse = v;
 		else
 			return fprintf(stderr, "unknown option %s\n", argv[i]), 2;
 	}
@@ -296,7 +303,7 @@ int main(int argc, char **argv)
 		int kind = first + l;
 
 		snprintf(p, sizeof p, "layers.%d.", l);
-		block(p, kind < 2 ? 0 : kind % 2 ? 128 : 4, l == 0);
+		block(p, kind < 2 ? 0 : kind % 2 ? 128 : 4, l < hash_layers);
 	}
 	head("");
 	add(BF16, vocab, D, "head.weight");

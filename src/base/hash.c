@@ -1,5 +1,5 @@
 /* hash.c - the only file that includes xxhash, header-only, so that nothing has to be linked. */
-#include "workshop/hash.h"
+#include "base/hash.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>

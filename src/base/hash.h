@@ -1,6 +1,6 @@
 /* hash.h - XXH3: checksums of what was written, fingerprints of what was read; fast, not against an adversary. */
-#ifndef DS4_WORKSHOP_HASH_H
-#define DS4_WORKSHOP_HASH_H
+#ifndef DS4_BASE_HASH_H
+#define DS4_BASE_HASH_H
 
 #include <stddef.h>
 #include <stdint.h>
