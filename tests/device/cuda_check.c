@@ -22,6 +22,9 @@
 #define NANO "models/ds4-nano-q2.gguf"
 #define MATRIX 1.5e-3
 #define INT8 2.5e-2
+/* Steps of few rows round activations to int8.  On an H100 the worst position of the 130-token prompt came to 1.3e-2 with one
+ * order of float sums in small products and to 3.7e-3 with another; the cpu has 3.0e-3 at most (docs/validation.md). */
+#define KL 2e-2
 
 static const enum dtype all_types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q2_K, DTYPE_Q4_K, DTYPE_IQ2_XXS};
 static const int32_t counts[] = {1, 8, 32, 33, 40, 128, 129, 300};
@@ -76,10 +79,10 @@ static float *product(const char *backend, enum dtype type, int32_t T, int32_t i
 	float *v;
 
 	kit_open(&k, backend, 0, 0, 0);
+	w = kit_weight(&r, "w", type, in, out, 1);	/* before the step, which draws as often as it has rows */
 	kit_step_begin(&st);
 	kit_step_add(&st, &r, NULL, 0, T, 10);
 	kit_step_end(&st, 0);
-	w = kit_weight(&r, "w", type, in, out, 1);
 	x = input(&k, T, in * groups, 1.7, 11);
 	y = kit_tensor(&k, TENSOR_REAL, T, out);
 	kit_load(&k, w);
@@ -97,11 +100,13 @@ static float *product(const char *backend, enum dtype type, int32_t T, int32_t i
 
 static void products_agree_in_both_classes(void **state)
 {
-	static const int32_t shape[][3] = {{512, 40, 1}, {256, 264, 1}, {1024, 130, 1}, {256, 48, 4}, {256, 512, 2}};
+	static const int32_t shape[][3] = {{512, 40, 1}, {256, 264, 1}, {1024, 130, 1}, {256, 48, 4}, {256, 512, 2},
+					  {256, 2052, 1}, {256, 2048, 2}};
 
 	(void)state;
 	for (int i = 0; i < COUNT(all_types); i++)
 		for (int j = 0; j < COUNT(shape); j++) {
+			float *first[2] = {NULL, NULL};		/* row 0 is the same in every call */
 			double top[2] = {0, 0};
 
 			for (int c = 0; c < COUNT(counts); c++) {
@@ -111,13 +116,21 @@ static void products_agree_in_both_classes(void **state)
 
 				if (!(e <= top[counts[c] > 32]))
 					top[counts[c] > 32] = e;
+				if (!first[counts[c] > 32])
+					first[counts[c] > 32] = got;
+				else if (memcmp(got, first[counts[c] > 32], (size_t)shape[j][1] * sizeof *got))
+					fail_msg("%s [%d, %d] groups %d: row 0 of %d has other bits than in fewer rows",
+						 dtype_info(all_types[i])->name, shape[j][1], shape[j][0], shape[j][2], counts[c]);
 				mem_free(want);
-				mem_free(got);
+				if (first[counts[c] > 32] != got)
+					mem_free(got);
 				if (!(e <= most))
 					fail_msg("%s [%d, %d] groups %d, %d rows: error %.3g, allowed %.3g",
 						 dtype_info(all_types[i])->name, shape[j][1], shape[j][0], shape[j][2], counts[c], e,
 						 most);
 			}
+			mem_free(first[0]);
+			mem_free(first[1]);
 			printf("    %-8s [%4d, %4d] x %d: vector %.2g matrix %.2g\n", dtype_info(all_types[i])->name, shape[j][1],
 			       shape[j][0], shape[j][2], top[0], top[1]);
 		}
@@ -252,13 +265,13 @@ static void nano_stays_within_the_bounds_of_the_cpu(void **state)
 
 				printf("    %4d tokens, steps of %4d, logits %d: distance %.2e, KL %.2e%s\n", lengths[l], chunks[c], i,
 				       e, kl, same ? "" : ", another best token");
-				bad |= !(e <= 8e-2) || !(kl <= 1e-2) || !same;
+				bad |= !(e <= 8e-2) || !(kl <= KL) || !same;
 			}
 			mem_free(got);
 			golden_free(&want);
 		}
 	if (bad)
-		fail_msg("nano: beyond the bounds (distance 0.08, KL 0.01, same best token)");
+		fail_msg("nano: beyond the bounds (distance 0.08, KL %g, same best token)", KL);
 }
 
 static void steps_of_one_class_give_the_same_bits(void **state)

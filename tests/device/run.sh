@@ -1,8 +1,9 @@
 #!/bin/sh
 # Builds the CUDA backend and its tests on a machine with nvcc, gcc and a GPU, and runs them.
-#   sh tests/device/run.sh [parity|nano|sanitize|speed|full|all]...     default: parity nano speed
+#   sh tests/device/run.sh [parity|ops|nano|sanitize|speed|full|all]...     default: parity nano speed
 # Needs neither cmocka nor jansson nor libedit nor a network.  Details go to $OUT (default build/device).
-#   parity    every operation against ref (tests/parity and the golden invariants in the vector class, matrix class)
+#   parity    ops, and the golden invariants in the vector class (slow)
+#   ops       every operation against ref, in the vector class and in the matrix class
 #   nano      golden logits of ds4-nano, bits of graphs and step sizes
 #   sanitize  memcheck and racecheck on the tiny model (slow)
 #   speed     full width, layers share bytes (8.4 GB file in /dev/shm)
@@ -72,10 +73,15 @@ build() {
 	done
 }
 
-parity() {
+ops() {
 	KEEP=14 step parity-ops env DS4_CUDA_VECTOR_ROWS=512 timeout 150 $B/tests_parity_ops_test
 	KEEP=4 step parity-history env DS4_CUDA_VECTOR_ROWS=512 timeout 150 $B/tests_parity_history_test
+	KEEP=4 step history-matrix env DS4_CUDA_VECTOR_ROWS=0 timeout 100 $B/tests_parity_history_test
 	KEEP=40 step parity-matrix timeout 120 $B/tests_device_cuda_check ops
+}
+
+parity() {
+	ops
 	KEEP=5 step invariants env DS4_CUDA_VECTOR_ROWS=512 timeout 120 $B/tests_golden_invariants_test
 }
 
@@ -95,6 +101,7 @@ KEEP=1 step build build
 for what; do
 	case $what in
 	parity) parity ;;
+	ops) ops ;;
 	nano) KEEP=45 step nano timeout 180 $B/tests_device_cuda_check nano ;;
 	sanitize)
 		for tool in memcheck racecheck; do

@@ -4,13 +4,14 @@
  * How   pool: one block for each row of the step, which emits a compressed row if its token ends a group; then the frontier
  *       moves.  Indexer: queries and keys are E2M1 times powers of two, so their products are done in dp4a exactly; a radix
  *       select finds the K best.  Attention: eight heads share a block's decoded rows; few rows of a step are cut into pieces
- *       of SPLIT history rows that are put together afterwards, many rows are not cut.
+ *       of SPLIT history rows that are put together afterwards; many rows go to attn_many.cu where the device allows it.
  * Careful
  *       - A pooled row is rotated with the position of its group's first token.
  *       - With r = 4 a row mixes the left halves of the previous group with the right halves of its own.
  *       - A row emitted by token t is visible to t.
  *       - The sink takes part in the maximum and in the denominator, and adds no value.
  * Source: docs/model.md 7; definition: ref/ref_attn.c. */
+#include "attn.cuh"
 #include "cuda_int.cuh"
 
 /* ------------------------------------------------------------------ rounding */
@@ -446,7 +447,8 @@ static const int SELECT = 512;
 static __global__ void __launch_bounds__(SELECT)
 select_kernel(struct dstep s, int32_t *pick, const float *scores, size_t stride, int top_k, int ratio)
 {
-	__shared__ int hist[256], sh_digit, sh_left, warp_gt[SELECT / 32], warp_eq[SELECT / 32];
+	__shared__ __align__(16) int hist[256];
+	__shared__ int sh_digit, sh_left, warp_gt[SELECT / 32], warp_eq[SELECT / 32];
 	int t = blockIdx.x, n = geom_visible(s.row[t].pos, ratio), left = top_k, tid = threadIdx.x;
 	int lane = tid % WARP, warp = tid / WARP, gt_base = 0, eq_base = 0;
 	const float *v = scores + (size_t)t * stride;
@@ -465,13 +467,20 @@ select_kernel(struct dstep s, int32_t *pick, const float *scores, size_t stride,
 				atomicAdd(&hist[u >> shift & 255], 1);
 		}
 		__syncthreads();
-		if (!tid) {
-			int d = 255, have = 0;
+		if (tid < 256) {	/* the byte whose count crosses `left`; every thread adds up those above its own */
+			int have = 0;
 
-			while (d > 0 && have + hist[d] < left)
-				have += hist[d--];
-			sh_digit = d;
-			sh_left = left - have;
+#pragma unroll 8
+			for (int j = 0; j < 256; j += 4) {
+				int4 c = *(const int4 *)(hist + j);
+
+				have += (j > tid ? c.x : 0) + (j + 1 > tid ? c.y : 0);
+				have += (j + 2 > tid ? c.z : 0) + (j + 3 > tid ? c.w : 0);
+			}
+			if (have < left && left <= have + hist[tid]) {
+				sh_digit = tid;
+				sh_left = left - have;
+			}
 		}
 		__syncthreads();
 		prefix |= (uint32_t)sh_digit << shift;
@@ -528,73 +537,24 @@ void k_choose(struct eng *e, const struct rec *r)
 
 /* ------------------------------------------------------------------ attention */
 
-static const int HEADS = 8, TILE = 16, SPLIT = 64, PART = GEOM_HEAD + 4;
-
-struct attending {
-	const float *q;
-	float *out, *part;		/* part: [T, H, splits, PART] or NULL */
-	const uint8_t *fresh;
-	const int32_t *pick;
-	struct dw sinks;
-	struct kv_layer l;
-	int32_t fresh_rows, heads, top_k, splits;
-};
-
-struct seen {		/* the rows a token sees: window first, then compressed, ascending */
-	int first, window, n;
-	bool all;
-};
-
-static __device__ struct seen rows_seen(const struct attending &a, int pos)
-{
-	struct seen o;
-	int visible = geom_visible(pos, a.l.ratio);
-
-	o.all = !a.pick || visible <= a.top_k;
-	o.first = geom_window_first(pos, a.l.window);
-	o.window = pos + 1 - o.first;
-	o.n = o.window + (o.all ? visible : a.top_k);
-	return o;
-}
+static const int HEADS = 8, TILE = 16, SPLIT = 32, PART = GEOM_HEAD + 4;
 
 /* Decodes rows i0..i0+n-1 of what row t sees into tile [TILE, 512]; 16 threads a row. */
 static __device__ void load_tile(float *tile, const struct attending &a, const struct dstep &s, const struct span &sp, int t,
 				 const struct seen &o, int i0, int n)
 {
-	const struct dtimeline tl = s.timeline[sp.timeline];
-	int row = threadIdx.x / 16, j = threadIdx.x % 16, i = i0 + row, count, at;
-	const uint8_t *base, *scale;
-	const uint32_t *plain, *rot;
+	int row = threadIdx.x / 16, j = threadIdx.x % 16;
 
 	if (row >= n)
 		return;
-	if (i < o.window) {
-		int p = o.first + i;
+	const struct packed r = packed_row(a, s, sp, t, o, i0 + row);
+	const uint32_t *plain = (const uint32_t *)r.plain, *rot = (const uint32_t *)r.rot;
 
-		if (p < sp.pos0) {
-			base = tl.tail + a.l.tail_ring;
-			count = a.l.window;
-			at = geom_ring_slot(p, a.l.window);
-		} else {
-			base = a.fresh;
-			count = a.fresh_rows;
-			at = sp.row0 + p - sp.pos0;
-		}
-	} else {
-		int c = o.all ? i - o.window : a.pick[(size_t)t * a.top_k + i - o.window];
-
-		base = s.block[tl.first + geom_row_block(c, a.l.ratio)] + a.l.block_rows;
-		count = geom_rows_per_block(a.l.ratio);
-		at = geom_row_in_block(c, a.l.ratio);
-	}
-	plain = (const uint32_t *)(base + (size_t)at * GEOM_PLAIN);
-	rot = (const uint32_t *)(base + (size_t)count * GEOM_PLAIN + (size_t)at * GEOM_ROT * 2);
-	scale = base + (size_t)count * (GEOM_PLAIN + GEOM_ROT * 2) + (size_t)at * GEOM_ROW_SCALES;
 	tile += row * GEOM_HEAD;
 #pragma unroll
 	for (int w = 0; w < 7; w++) {	/* 16 words of a group of 64 values */
 		uint32_t v = plain[16 * w + j];
-		float f = from_e8m0(scale[w]);
+		float f = from_e8m0(r.scale[w]);
 
 		*(float4 *)(tile + 64 * w + 4 * j) = make_float4(from_e4m3(v & 255) * f, from_e4m3(v >> 8 & 255) * f,
 								 from_e4m3(v >> 16 & 255) * f, from_e4m3(v >> 24) * f);
@@ -698,9 +658,11 @@ static __global__ void combine_kernel(struct dstep s, struct attending a)
 	float sink = weight_at(a.sinks, h), top = sink, sum;
 	float4 acc = make_float4(0, 0, 0, 0);
 
+#pragma unroll 8
 	for (int i = 0; i < n; i++)
 		top = fmaxf(top, part[(size_t)i * PART + GEOM_HEAD]);
 	sum = expf(sink - top);
+#pragma unroll 8
 	for (int i = 0; i < n; i++) {
 		const float *p = part + (size_t)i * PART;
 		float w = expf(p[GEOM_HEAD] - top);
@@ -733,6 +695,8 @@ void k_attend(struct eng *e, const struct rec *r)
 		if (!a.part)
 			return;
 	}
+	if (!a.part && k_attend_many(e, &a, r->n_rows))
+		return;
 	LAUNCH(e, attend_kernel, dim3(r->n_rows, div_up(a.heads, HEADS), a.part ? a.splits : 1), HEADS * WARP, 0, e->st, a);
 	if (a.part)
 		LAUNCH(e, combine_kernel, dim3(r->n_rows, a.heads), 128, 0, e->st, a);

@@ -125,7 +125,7 @@ struct gemm_args {
 	const int4 *tile;
 	const int32_t *n_tile;
 };
-void k_gemm(struct eng *e, const struct gemm_args *g, int32_t max_tiles);
+void k_gemm(struct eng *e, const struct gemm_args *g, int32_t max_tiles, int32_t tile);
 /* attn.cu */
 void k_pack_rows(struct eng *e, const struct rec *r);
 void k_pool(struct eng *e, const struct rec *r);

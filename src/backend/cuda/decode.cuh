@@ -189,6 +189,92 @@ template <int T> static __device__ inline void expand16(const struct raw16 &r, i
 	}
 }
 
+/* Half of a word of two, as arithmetic sees it. */
+static __device__ inline __half2 pair_of(uint32_t u)
+{
+	return *(__half2 *)&u;
+}
+
+static __device__ inline uint32_t word_of(__half2 h)
+{
+	return *(uint32_t *)&h;
+}
+
+static __device__ inline __half2 both(float f)
+{
+	return __floats2half2_rn(f, f);
+}
+
+/* The codebook as halves of magnitude / 64, eight to an entry; all threads of the block. */
+static __device__ inline void load_half_grid(uint4 *grid)
+{
+	for (int i = threadIdx.x; i < 256; i += blockDim.x) {
+		uint32_t w[4];
+
+		for (int j = 0; j < 4; j++)
+			w[j] = word_of(__floats2half2_rn(iq2_grid[i][2 * j] / 64.f, iq2_grid[i][2 * j + 1] / 64.f));
+		grid[i] = make_uint4(w[0], w[1], w[2], w[3]);
+	}
+	__syncthreads();
+}
+
+/* The same 16 weights in f16, two to a word.  The formats of large matrices are expanded in f16 arithmetic: small integers
+ * are exact there (1024 + n is a bit pattern), the factor of a group is rounded once and the product once more.
+ * grid: load_half_grid's; factors of IQ2_XXS are 64 times larger for it, which also keeps them out of the subnormals. */
+template <int T> static __device__ inline void halves16(const struct raw16 &r, int k, const uint4 *grid, uint32_t h[8])
+{
+	const uint32_t a[4] = {r.a.x, r.a.y, r.a.z, r.a.w};
+
+	if (T == DTYPE_F16) {
+		h[0] = r.a.x, h[1] = r.a.y, h[2] = r.a.z, h[3] = r.a.w;
+		h[4] = r.b.x, h[5] = r.b.y, h[6] = r.b.z, h[7] = r.b.w;
+	} else if (T == DTYPE_Q8_0) {
+		const __half2 zero = pair_of(0x64806480), d = pair_of((r.u & 0xFFFF) * 0x10001);
+
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			uint32_t u = a[i] ^ 0x80808080;
+
+			h[2 * i] = word_of(__hmul2(__hsub2(pair_of(__byte_perm(u, 0x64646464, 0x4140)), zero), d));
+			h[2 * i + 1] = word_of(__hmul2(__hsub2(pair_of(__byte_perm(u, 0x64646464, 0x4342)), zero), d));
+		}
+	} else if (T == DTYPE_Q2_K) {
+		const int shift = k % 128 / 32 * 2;
+		const __half2 zero = pair_of(0x64006400), d = both(half_bits((uint16_t)r.v) * (float)(r.u & 15));
+		const __half2 m = both(-half_bits((uint16_t)(r.v >> 16)) * (float)(r.u >> 4));
+
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			uint32_t u = a[i] >> shift & 0x03030303;
+
+			h[2 * i] = word_of(__hfma2(__hsub2(pair_of(__byte_perm(u, 0x64646464, 0x4140)), zero), d, m));
+			h[2 * i + 1] = word_of(__hfma2(__hsub2(pair_of(__byte_perm(u, 0x64646464, 0x4342)), zero), d, m));
+		}
+	} else if (T == DTYPE_IQ2_XXS) {
+		const int half = k / 16 & 1;
+		const __half2 d = both(half_bits((uint16_t)r.u) * (0.5f + (float)(r.a.y >> 28)) * 16);
+
+#pragma unroll
+		for (int j = 0; j < 2; j++) {
+			uint4 g = grid[r.a.x >> 8 * (2 * half + j) & 255];
+			uint32_t s = sign8(r.a.y >> 7 * (2 * half + j) & 127);
+
+			/* s * c has sign 2 i in bit 15 and sign 2 i + 1 in bit 31: the copies of s do not meet */
+			h[4 * j] = word_of(__hmul2(pair_of(g.x ^ (s * 0x40008000u & 0x80008000u)), d));
+			h[4 * j + 1] = word_of(__hmul2(pair_of(g.y ^ (s * 0x10002000u & 0x80008000u)), d));
+			h[4 * j + 2] = word_of(__hmul2(pair_of(g.z ^ (s * 0x04000800u & 0x80008000u)), d));
+			h[4 * j + 3] = word_of(__hmul2(pair_of(g.w ^ (s * 0x01000200u & 0x80008000u)), d));
+		}
+	} else {
+		float v[16];
+
+		expand16<T>(r, k, NULL, v);
+#pragma unroll
+		for (int i = 0; i < 8; i++)
+			h[i] = word_of(__floats2half2_rn(v[2 * i], v[2 * i + 1]));
+	}
+}
+
 /* Any type, for kernels whose speed does not matter. */
 static __device__ inline void decode16(const struct dw &w, size_t row, int k, float v[16])
 {

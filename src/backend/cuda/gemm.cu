@@ -1,66 +1,55 @@
 /* gemm.cu - the matrix product for many rows: block formats expanded to f16 in shared memory, tensor cores, f32 sums.
  *
  * What  C[m, o] = A[m] . W[o] with A in f16; dense, by output groups, or over tiles of pairs that share an expert.
- * How   A block makes 128 x 128 of C, 32 of the inner length at a time: next tile's bytes are loaded to registers, this
- *       one's halves multiplied, then the next is expanded into the other half of shared memory.  8 warps, 64 x 32 each,
- *       mma.m16n8k16.  Rows of shared memory are 40 halves apart: ldmatrix then has no bank conflicts.
+ * How   A block makes 64 or 128 x 128 of C, 64 of the inner length at a time: the next tile's rows of A are copied in the
+ *       background and its weights loaded to registers, this one's halves multiplied, then the next is expanded into the
+ *       other half of shared memory.  8 warps, 32 or 64 x 32 each, mma.m16n8k16.  64 rows where few rows share a matrix
+ *       (an expert's) or the grid would not fill the device.  Rows of shared memory are 72 halves apart: ldmatrix then has
+ *       no bank conflicts.
  * Careful
- *       - Expanded weights are rounded to 11 bits: a result is within about 3e-4 of the exact product.
+ *       - Expanded weights are rounded to 11 bits, those of three formats twice: results are within about 7e-4 of the exact
+ *         product.
  *       - Every row's sum has one order: the rows beside it do not matter. */
 #include "cuda_int.cuh"
 #include "decode.cuh"
+#include "mma.cuh"
 
-static const int BM = 128, BN = 128, BK = 32, LD = BK + 8, THREADS = 256;
+static const int BN = 128, BK = 64, LD = BK + 8, THREADS = 256;
 
-#ifdef DS4_CUDA_EMU
-#include "emu_mma.h"
-#else
-static __device__ inline void ldmatrix4(uint32_t r[4], const __half *p)
+/* A block's tiles of A and W, twice. */
+template <int BM> struct tiles {
+	__half a[2][BM * LD], b[2][BN * LD];
+};
+
+/* Starts copying a tile of A; 8 threads a row of 64; at[i]: the thread's rows, in units of 8 halves, or -1. */
+template <int BM>
+static __device__ inline void begin_a(__half *to, const __half *a, const int32_t at[BM / 32], int k0, int k_end)
 {
-	uint32_t at = (uint32_t)__cvta_generic_to_shared(p);
-
-	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-		     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at));
-}
-
-static __device__ inline void mma16816(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
-{
-	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-		     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-		     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-#endif
-
-/* Stores 16 expanded weights as halves. */
-static __device__ inline void store16(__half *to, const float v[16])
-{
-	uint32_t h[8];
+	int row = threadIdx.x / 8, k = threadIdx.x % 8 * 8;
 
 #pragma unroll
-	for (int i = 0; i < 8; i++) {
-		__half2 x = __floats2half2_rn(v[2 * i], v[2 * i + 1]);
+	for (int i = 0; i < BM / 32; i++) {
+		bool valid = at[i] >= 0 && k0 + k < k_end;
 
-		h[i] = *(uint32_t *)&x;
+		copy16(to + (row + 32 * i) * LD + k, valid ? a + (size_t)at[i] * 8 + k0 + k : a, valid);
 	}
-	((uint4 *)to)[0] = make_uint4(h[0], h[1], h[2], h[3]);
-	((uint4 *)to)[1] = make_uint4(h[4], h[5], h[6], h[7]);
 }
 
 /* Grid: output tiles, row tiles, output groups. */
-template <int T> static __global__ void __launch_bounds__(THREADS) gemm_kernel(struct gemm_args g)
+template <int T, int BM> static __global__ void __launch_bounds__(THREADS, 2) gemm_kernel(struct gemm_args g)
 {
-	__shared__ __align__(16) __half sa[2][BM * LD], sb[2][BN * LD];
-	__shared__ uint2 grid[T == DTYPE_IQ2_XXS ? 256 : 1];
-	const int tid = threadIdx.x, lane = tid % WARP, warp = tid / WARP, wm = warp / 4 * 64, wn = warp % 4 * 32;
+	constexpr int MI = BM / 32;	/* pieces of 16 rows that a warp makes */
+	DYNAMIC(int4, memory);
+	struct tiles<BM> *s = (struct tiles<BM> *)memory;
+	__shared__ uint4 grid[T == DTYPE_IQ2_XXS ? 256 : 1];
+	const int tid = threadIdx.x, lane = tid % WARP, warp = tid / WARP, wm = warp / 4 * (BM / 2), wn = warp % 4 * 32;
 	const int per_group = g.w.out / g.groups, n0 = blockIdx.x * BN, k_end = g.w.in;
+	const int mine = tid / 2, part = tid % 2 * 32;	/* row of W's tile and its half, expanded by this thread */
 	int first = blockIdx.y * BM, count = min(BM, g.m - first), expert = 0;
-	const int mine = tid / 2, part = tid % 2 * 16;	/* row of either tile and its half, loaded by this thread */
-	const __half *a_from = NULL;
-	float acc[4][4][4];
-	uint4 a0 = make_uint4(0, 0, 0, 0), a1 = a0;
-	struct raw16 raw;
+	int32_t at[MI];
+	float acc[MI][4][4];
+	struct raw16 raw[2];
 	size_t w_row;
-	bool w_in;
 
 	if (g.tile) {
 		if ((int)blockIdx.y >= *g.n_tile)
@@ -72,16 +61,18 @@ template <int T> static __global__ void __launch_bounds__(THREADS) gemm_kernel(s
 		count = t.z;
 	}
 	if (T == DTYPE_IQ2_XXS)
-		load_grid(grid);
-	if (mine < count) {
-		size_t row = g.a_row ? g.a_row[first + mine] : first + mine;
-
-		a_from = g.a + row * g.lda + (size_t)blockIdx.z * g.w.in + part;
-	}
-	w_in = n0 + mine < per_group;
-	w_row = (size_t)expert * g.w.out + (size_t)blockIdx.z * per_group + (w_in ? n0 + mine : 0);
+		load_half_grid(grid);
 #pragma unroll
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < MI; i++) {
+		int m = tid / 8 + 32 * i;
+
+		at[i] = -1;
+		if (m < count)
+			at[i] = (int32_t)(((g.a_row ? g.a_row[first + m] : first + m) * g.lda + (int64_t)blockIdx.z * g.w.in) / 8);
+	}
+	w_row = (size_t)expert * g.w.out + (size_t)blockIdx.z * per_group + (n0 + mine < per_group ? n0 + mine : 0);
+#pragma unroll
+	for (int i = 0; i < MI; i++)
 #pragma unroll
 		for (int j = 0; j < 4; j++)
 #pragma unroll
@@ -89,48 +80,54 @@ template <int T> static __global__ void __launch_bounds__(THREADS) gemm_kernel(s
 				acc[i][j][c] = 0;
 
 	for (int k0 = -BK, buf = 1; k0 < k_end; k0 += BK, buf ^= 1) {
-		const bool more = k0 + BK < k_end;
+		const int next = k0 + BK, k = next + part;
+		const bool more = next < k_end;
 
 		if (more) {	/* the next tile's bytes */
-			if (a_from) {
-				a0 = *(const uint4 *)(a_from + k0 + BK);
-				a1 = *(const uint4 *)(a_from + k0 + BK + 8);
+			begin_a<BM>(s->a[buf ^ 1], g.a, at, next, k_end);
+			if (k < k_end) {
+				raw[0] = load16<T>(g.w, w_row, k);
+				raw[1] = load16<T>(g.w, w_row, k + 16);
 			}
-			raw = load16<T>(g.w, w_row, k0 + BK + part);
 		}
 		if (k0 >= 0) {
-			const __half *ta = sa[buf], *tb = sb[buf];
+			const __half *ta = s->a[buf], *tb = s->b[buf];
 
 #pragma unroll
 			for (int kk = 0; kk < BK; kk += 16) {
-				uint32_t a[4][4], b[2][4];
+				uint32_t a[MI][4], b[2][4];
 
 #pragma unroll
-				for (int i = 0; i < 4; i++)
+				for (int i = 0; i < MI; i++)
 					ldmatrix4(a[i], ta + (wm + 16 * i + lane % 16) * LD + kk + lane / 16 * 8);
 #pragma unroll
 				for (int j = 0; j < 2; j++)	/* 16 outputs: n 0-7 k 0-7, n 0-7 k 8-15, n 8-15 k 0-7, n 8-15 k 8-15 */
 					ldmatrix4(b[j], tb + (wn + 16 * j + lane % 8 + lane / 16 * 8) * LD + kk + lane / 8 % 2 * 8);
 #pragma unroll
-				for (int i = 0; i < 4; i++)
+				for (int i = 0; i < MI; i++)
 #pragma unroll
 					for (int j = 0; j < 4; j++)
 						mma16816(acc[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
 			}
 		}
 		if (more) {
-			float v[16];
-			__half *ta = sa[buf ^ 1] + mine * LD + part;
+			uint4 *tb = (uint4 *)(s->b[buf ^ 1] + mine * LD + part);
 
-			((uint4 *)ta)[0] = a0;
-			((uint4 *)ta)[1] = a1;
-			expand16<T>(raw, k0 + BK + part, grid, v);
-			store16(sb[buf ^ 1] + mine * LD + part, v);
+#pragma unroll
+			for (int i = 0; i < 2; i++) {
+				uint32_t h[8] = {};
+
+				if (k < k_end)
+					halves16<T>(raw[i], k + 16 * i, grid, h);
+				tb[2 * i] = make_uint4(h[0], h[1], h[2], h[3]);
+				tb[2 * i + 1] = make_uint4(h[4], h[5], h[6], h[7]);
+			}
 		}
+		copies_wait();
 		__syncthreads();
 	}
 #pragma unroll
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < MI; i++)
 #pragma unroll
 		for (int j = 0; j < 4; j++)
 #pragma unroll
@@ -142,14 +139,26 @@ template <int T> static __global__ void __launch_bounds__(THREADS) gemm_kernel(s
 			}
 }
 
-void k_gemm(struct eng *e, const struct gemm_args *g, int32_t max_tiles)
+template <int T, int BM> static void launch(struct eng *e, dim3 grid, const struct gemm_args *g)
 {
-	dim3 grid(div_up(g->w.out / g->groups, BN), g->tile ? max_tiles : div_up(g->m, BM), g->groups);
+#ifndef DS4_CUDA_EMU
+	cudaFuncSetAttribute(gemm_kernel<T, BM>, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(struct tiles<BM>));
+#endif
+	LAUNCH(e, (gemm_kernel<T, BM>), grid, THREADS, sizeof(struct tiles<BM>), *g);
+}
+
+/* max_tiles: bound of *n_tile; tile: most rows of a tile, 64 or 128.  A row's bits do not depend on it. */
+void k_gemm(struct eng *e, const struct gemm_args *g, int32_t max_tiles, int32_t tile)
+{
+	dim3 grid(div_up(g->w.out / g->groups, BN), g->tile ? max_tiles : div_up(g->m, tile), g->groups);
 
 	switch (g->w.type) {
-#define X(T)                                                          \
-	case T:                                                       \
-		LAUNCH(e, gemm_kernel<T>, grid, THREADS, 0, *g);      \
+#define X(T)                                    \
+	case T:                                 \
+		if (tile == 64)                 \
+			launch<T, 64>(e, grid, g);  \
+		else                            \
+			launch<T, 128>(e, grid, g); \
 		break;
 		X(DTYPE_F32) X(DTYPE_F16) X(DTYPE_BF16) X(DTYPE_Q8_0) X(DTYPE_Q2_K) X(DTYPE_Q4_K) X(DTYPE_IQ2_XXS)
 #undef X

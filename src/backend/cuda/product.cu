@@ -13,6 +13,8 @@
 #include "decode.cuh"
 
 static const int WARPS = 8;
+static const int OUTS = 4;	/* outputs of a warp in matvec_block_kernel */
+static const int FILL = 264;	/* blocks of the matrix kernel that fill a large device: 2 on each of 132 */
 
 /* ------------------------------------------------------------------ rounding of activations */
 
@@ -120,16 +122,17 @@ struct vec_x {		/* rows of activations, rounded or plain */
 	int32_t width;
 };
 
-/* Adds weight row `row` times NR activation rows, from element x0 of each, to acc (one lane's part). */
+/* Adds weight row `row` times NR activation rows, from element x0 of each, to acc (one lane's part).  Several warps can
+ * share a row: warp `part` of `parts`. */
 template <int T, int NR>
 static __device__ inline void lane_dots(float acc[NR], const struct dw &w, size_t row, const struct vec_x &x, size_t x_row,
-					int x0, int n, const uint2 *grid)
+					int x0, int n, const uint2 *grid, int part = 0, int parts = 1)
 {
-	int lane = threadIdx.x % WARP;
+	int lane = threadIdx.x % WARP + part * WARP, stride = parts * WARP;
 
 	if constexpr (T == DTYPE_Q8_0 || T == DTYPE_Q2_K || T == DTYPE_Q4_K || T == DTYPE_IQ2_XXS) {
 #pragma unroll 4
-		for (int g = lane; g < w.in / 32; g += WARP) {
+		for (int g = lane; g < w.in / 32; g += stride) {
 			struct ready r = ready_group<T>(load_group<T>(w, row, g), g, grid);
 
 #pragma unroll
@@ -144,7 +147,7 @@ static __device__ inline void lane_dots(float acc[NR], const struct dw &w, size_
 		}
 	} else {
 #pragma unroll 4
-		for (int k = lane * 8; k < w.in; k += WARP * 8) {
+		for (int k = lane * 8; k < w.in; k += stride * 8) {
 			float v[8];
 
 			{	/* the type is known here: plain8 becomes one branch */
@@ -168,29 +171,135 @@ static __device__ inline void lane_dots(float acc[NR], const struct dw &w, size_
 	}
 }
 
+/* Adds group g of a weight row times one row of activations. */
+template <int T>
+static __device__ inline void one_group(float *acc, const struct dw &w, size_t row, const struct vec_x &x, size_t x_row, int g,
+					const uint2 *grid)
+{
+	size_t at = x_row * x.width + g * 32;
+	const int4 *q = (const int4 *)(x.q + at);
+
+	*acc = add_group<T>(*acc, ready_group<T>(load_group<T>(w, row, g), g, grid), q[0], q[1], x.d[at / 32],
+			    *(const uint32_t *)(x.sum + at / 16));
+}
+
+/* Two matrices of one shape at once: twice the loads under way. */
+template <int T>
+static __device__ inline void lane_dots2(float *a, float *b, const struct dw &wa, const struct dw &wb, size_t row,
+					 const struct vec_x &x, size_t x_row, const uint2 *grid)
+{
+	if constexpr (T == DTYPE_Q8_0 || T == DTYPE_Q2_K || T == DTYPE_Q4_K || T == DTYPE_IQ2_XXS) {
+#pragma unroll 4
+		for (int g = threadIdx.x % WARP; g < wa.in / 32; g += WARP) {
+			one_group<T>(a, wa, row, x, x_row, g, grid);
+			one_group<T>(b, wb, row, x, x_row, g, grid);
+		}
+	} else {
+		lane_dots<T, 1>(a, wa, row, x, x_row, 0, 1, grid);
+		lane_dots<T, 1>(b, wb, row, x, x_row, 0, 1, grid);
+	}
+}
+
 /* y[t, o] = W[o] . x[t]; groups > 1: x shifts by w.in for each out / groups outputs.  Grid: outputs / WARPS, rows / NR. */
 template <int T, int NR>
 static __global__ void __launch_bounds__(WARPS * WARP)
-matvec_kernel(float *y, struct dw w, struct vec_x x, int n_rows, int groups)
+matvec_kernel(float *y, struct dw w, struct vec_x x, int n_rows, int groups, int parts)
 {
 	__shared__ uint2 grid[T == DTYPE_IQ2_XXS ? 256 : 1];
-	int o = blockIdx.x * WARPS + threadIdx.x / WARP, t = blockIdx.y * NR, n = min(NR, n_rows - t);
+	__shared__ float sums[WARPS][NR];
+	const int warp = threadIdx.x / WARP, part = warp % parts, t = blockIdx.y * NR, n = min(NR, n_rows - t);
+	const int o = (blockIdx.x * WARPS + warp) / parts;
 	float acc[NR];
 
 	if (T == DTYPE_IQ2_XXS)
 		load_grid(grid);
-	if (o >= w.out)
+	if (parts == 1 && o >= w.out)
 		return;
 	for (int i = 0; i < NR; i++)
 		acc[i] = 0;
-	lane_dots<T, NR>(acc, w, o, x, t, groups > 1 ? o / (w.out / groups) * w.in : 0, n, grid);
+	if (o < w.out)
+		lane_dots<T, NR>(acc, w, o, x, t, groups > 1 ? o / (w.out / groups) * w.in : 0, n, grid, part, parts);
 #pragma unroll
 	for (int i = 0; i < NR; i++) {
 		float v = warp_sum(acc[i]);
 
-		if (i < n && threadIdx.x % WARP == 0)
-			y[(size_t)(t + i) * w.out + o] = v;
+		if (threadIdx.x % WARP == 0) {
+			if (parts > 1)
+				sums[warp][i] = v;
+			else if (i < n)
+				y[(size_t)(t + i) * w.out + o] = v;
+		}
 	}
+	if (parts == 1)
+		return;
+	__syncthreads();
+	if (part || o >= w.out || threadIdx.x % WARP >= n)
+		return;
+	float v = 0;
+
+	for (int p = 0; p < parts; p++)
+		v += sums[warp + p][threadIdx.x % WARP];
+	y[(size_t)(t + threadIdx.x % WARP) * w.out + o] = v;
+}
+
+/* Warps that share an output of a small matrix: a function of its shape alone, because it decides the order of sums. */
+static int parts_of(const struct dw *w)
+{
+	int parts = 1, units = w->in / (rounds(w->type) ? 32 : 8);
+
+	while (w->out < 2048 && parts < WARPS && w->out * parts * 2 <= 8192 && units >= parts * 2 * WARP)
+		parts *= 2;
+	return parts;
+}
+
+/* The same with OUTS outputs to a warp: activations that were loaded once meet OUTS weight rows.  Every (row, output) is
+ * summed as above, so the bits are the same. */
+template <int T, int NR>
+static __global__ void __launch_bounds__(WARPS * WARP, 2)
+matvec_block_kernel(float *y, struct dw w, struct vec_x x, int n_rows, int groups)
+{
+	__shared__ uint2 grid[T == DTYPE_IQ2_XXS ? 256 : 1];
+	const int lane = threadIdx.x % WARP, o0 = (blockIdx.x * WARPS + threadIdx.x / WARP) * OUTS, t = blockIdx.y * NR;
+	const int n = min(NR, n_rows - t), x0 = groups > 1 ? o0 / (w.out / groups) * w.in : 0;
+	float acc[OUTS][NR];
+
+	if (T == DTYPE_IQ2_XXS)
+		load_grid(grid);
+	if (o0 >= w.out)
+		return;
+#pragma unroll
+	for (int j = 0; j < OUTS; j++)
+#pragma unroll
+		for (int i = 0; i < NR; i++)
+			acc[j][i] = 0;
+	for (int g = lane; g < w.in / 32; g += WARP) {
+		struct ready r[OUTS];
+
+#pragma unroll
+		for (int j = 0; j < OUTS; j++)
+			r[j] = ready_group<T>(load_group<T>(w, o0 + j, g), g, grid);
+#pragma unroll
+		for (int i = 0; i < NR; i++) {
+			size_t at = (size_t)(t + min(i, n - 1)) * x.width + x0 + g * 32;
+			const int4 *q = (const int4 *)(x.q + at);
+			int4 q0 = q[0], q1 = q[1];
+			float d = x.d[at / 32];
+			uint32_t sum = *(const uint32_t *)(x.sum + at / 16);
+
+#pragma unroll
+			for (int j = 0; j < OUTS; j++)
+				acc[j][i] = add_group<T>(acc[j][i], r[j], q0, q1, d, sum);
+		}
+	}
+#pragma unroll
+	for (int j = 0; j < OUTS; j++)
+#pragma unroll
+		for (int i = 0; i < NR; i++) {
+			float v = warp_sum(acc[j][i]);
+
+			if (i < n && !lane)
+				y[(size_t)(t + i) * w.out + o0 + j] = v;
+		}
 }
 
 /* Activations in the form that a type reads. */
@@ -211,25 +320,48 @@ static bool vec_form(struct eng *e, struct vec_x *x, const float *f, int32_t wid
 
 #define EACH_TYPE(X) X(DTYPE_F32) X(DTYPE_F16) X(DTYPE_BF16) X(DTYPE_Q8_0) X(DTYPE_Q2_K) X(DTYPE_Q4_K) X(DTYPE_IQ2_XXS)
 
+static void matvec_block(struct eng *e, float *y, const struct dw *w, const struct vec_x *x, int32_t n, int32_t groups)
+{
+	const int nr = n <= 4 ? 4 : 8;
+	dim3 grid(div_up(w->out, WARPS * OUTS), div_up(n, nr));
+
+	switch (w->type) {
+#define X(T)                                                                                                      \
+	case T:                                                                                                   \
+		if (nr == 4)                                                                                      \
+			LAUNCH(e, (matvec_block_kernel<T, 4>), grid, WARPS * WARP, 0, y, *w, *x, n, groups);      \
+		else                                                                                              \
+			LAUNCH(e, (matvec_block_kernel<T, 8>), grid, WARPS * WARP, 0, y, *w, *x, n, groups);      \
+		break;
+		X(DTYPE_Q8_0) X(DTYPE_Q2_K) X(DTYPE_Q4_K) X(DTYPE_IQ2_XXS)
+#undef X
+	}
+}
+
 static void matvec(struct eng *e, float *y, const struct dw *w, const float *f, int32_t n, int32_t groups)
 {
 	struct vec_x x;
 	int nr = n == 1 ? 1 : n == 2 ? 2 : n <= 4 ? 4 : 8;
-	dim3 grid(div_up(w->out, WARPS), div_up(n, nr));
+	int parts = parts_of(w);
+	dim3 grid(div_up(w->out * parts, WARPS), div_up(n, nr));
 
 	if (!vec_form(e, &x, f, w->in * groups, n, w->type))
 		return;
+	if (nr >= 4 && rounds(w->type) && w->out >= 2048 && w->out / groups % OUTS == 0) {
+		matvec_block(e, y, w, &x, n, groups);
+		return;
+	}
 	switch (w->type) {
 #define X(T)                                                                                                   \
 	case T:                                                                                                \
 		if (nr == 1)                                                                                   \
-			LAUNCH(e, (matvec_kernel<T, 1>), grid, WARPS * WARP, 0, y, *w, x, n, groups);          \
+			LAUNCH(e, (matvec_kernel<T, 1>), grid, WARPS * WARP, 0, y, *w, x, n, groups, parts);   \
 		else if (nr == 2)                                                                              \
-			LAUNCH(e, (matvec_kernel<T, 2>), grid, WARPS * WARP, 0, y, *w, x, n, groups);          \
+			LAUNCH(e, (matvec_kernel<T, 2>), grid, WARPS * WARP, 0, y, *w, x, n, groups, parts);   \
 		else if (nr == 4)                                                                              \
-			LAUNCH(e, (matvec_kernel<T, 4>), grid, WARPS * WARP, 0, y, *w, x, n, groups);          \
+			LAUNCH(e, (matvec_kernel<T, 4>), grid, WARPS * WARP, 0, y, *w, x, n, groups, parts);   \
 		else                                                                                           \
-			LAUNCH(e, (matvec_kernel<T, 8>), grid, WARPS * WARP, 0, y, *w, x, n, groups);          \
+			LAUNCH(e, (matvec_kernel<T, 8>), grid, WARPS * WARP, 0, y, *w, x, n, groups, parts);   \
 		break;
 		EACH_TYPE(X)
 #undef X
@@ -256,7 +388,7 @@ static void matmul(struct eng *e, float *y, const struct dw *w, const float *x, 
 	g.ldc = w->out;
 	g.m = n;
 	g.groups = groups;
-	k_gemm(e, &g, 0);
+	k_gemm(e, &g, 0, div_up(w->out / groups, 128) * div_up(n, 128) * groups < FILL ? 64 : 128);
 }
 
 /* p: y, x; i: groups */
@@ -284,8 +416,7 @@ hidden_kernel(float *h, struct dw gate, struct dw up, struct vec_x x, const int3
 	if (f >= gate.out)
 		return;
 	row = (size_t)(idx ? idx[pair] : 0) * gate.out + f;
-	lane_dots<T, 1>(g, gate, row, x, pair / used, 0, 1, grid);
-	lane_dots<T, 1>(u, up, row, x, pair / used, 0, 1, grid);
+	lane_dots2<T>(g, u, gate, up, row, x, pair / used, grid);
 	g[0] = warp_sum(g[0]);
 	u[0] = warp_sum(u[0]);
 	if (threadIdx.x % WARP == 0)
@@ -305,10 +436,38 @@ down_kernel(float *y, struct dw down, struct vec_x h, const int32_t *idx, int us
 		load_grid(grid);
 	if (o >= down.out)
 		return;
-	for (int k = 0; k < used; k++) {
-		size_t row = (size_t)(idx ? idx[t * used + k] : 0) * down.out + o;
+	if constexpr (T == DTYPE_Q8_0 || T == DTYPE_Q2_K || T == DTYPE_Q4_K || T == DTYPE_IQ2_XXS) {
+		/* One loop over (expert, group) in fours: loads of several experts are under way together. */
+		const int lane = threadIdx.x % WARP, groups = down.in / 32, rounds = div_up(groups, WARP);
 
-		lane_dots<T, 1>(acc, down, row, h, (size_t)t * used + k, 0, 1, grid);
+		for (int i0 = 0, k = 0, c = 0; i0 < used * rounds; i0 += 4) {
+			struct group raw[4];
+			size_t at[4];
+			int group[4];
+
+#pragma unroll
+			for (int i = 0; i < 4; i++) {
+				int expert = idx ? idx[t * used + k] : 0, g = min(c * WARP + lane, groups - 1);
+
+				raw[i] = load_group<T>(down, (size_t)expert * down.out + o, g);
+				at[i] = ((size_t)t * used + k) * h.width + g * 32;
+				group[i] = i0 + i < used * rounds && c * WARP + lane < groups ? g : -1;
+				if (++c == rounds && k + 1 < used)
+					c = 0, k++;
+			}
+#pragma unroll
+			for (int i = 0; i < 4; i++) {
+				const int4 *q = (const int4 *)(h.q + at[i]);
+				float next = add_group<T>(acc[0], ready_group<T>(raw[i], max(group[i], 0), grid), q[0], q[1],
+							  h.d[at[i] / 32], *(const uint32_t *)(h.sum + at[i] / 16));
+
+				acc[0] = group[i] < 0 ? acc[0] : next;
+			}
+		}
+	} else {
+		for (int k = 0; k < used; k++)
+			lane_dots<T, 1>(acc, down, (size_t)(idx ? idx[t * used + k] : 0) * down.out + o, h,
+					(size_t)t * used + k, 0, 1, grid);
 	}
 	acc[0] = warp_sum(acc[0]);
 	if (threadIdx.x % WARP == 0) {
@@ -316,6 +475,37 @@ down_kernel(float *y, struct dw down, struct vec_x h, const int32_t *idx, int us
 
 		*at = add ? *at + acc[0] : acc[0];
 	}
+}
+
+static __global__ void swiglu_add_kernel(float *to, const float *g, const float *u, float limit, size_t n)
+{
+	size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+
+	if (i < n)	/* without g: to += u */
+		to[i] = g ? swiglu1(g[i], u[i], limit) : to[i] + u[i];
+}
+
+/* A shared expert for several rows as three products, which read a weight once for all of them.  Sums run as in the fused
+ * kernels, so the bits are the same; false where they would not be. */
+static bool shared_few(struct eng *e, float *y, const float *x, const struct dw *gate, const struct dw *up,
+		       const struct dw *down, int32_t n, float limit)
+{
+	const size_t ff = (size_t)n * gate->out, d = (size_t)n * down->out;
+
+	if (n < 4 || !rounds(gate->type) || !rounds(down->type) || parts_of(gate) > 1 || parts_of(down) > 1)
+		return false;
+	float *g = (float *)eng_scratch(e, S_HIDDEN, ff * 4), *u = (float *)eng_scratch(e, S_HIDDEN2, ff * 4);
+	float *part = (float *)eng_scratch(e, S_DOWN, d * 4);
+
+	if (!g || !u || !part)
+		return true;
+	matvec(e, g, gate, x, n, 1);
+	matvec(e, u, up, x, n, 1);
+	LAUNCH(e, swiglu_add_kernel, (unsigned)((ff + 255) / 256), 256, 0, g, g, u, limit, ff);
+	eng_wrote(e, g);
+	matvec(e, part, down, g, n, 1);
+	LAUNCH(e, swiglu_add_kernel, (unsigned)((d + 255) / 256), 256, 0, y, NULL, part, limit, d);
+	return true;
 }
 
 static void ffn_few(struct eng *e, float *y, const float *x, const int32_t *idx, const float *weight, const struct dw *gate,
@@ -387,19 +577,29 @@ static __global__ void sort_kernel(int32_t *place, int32_t *order, float *sorted
 
 		if (!cursor[x])
 			continue;
-		for (int p0 = 0; p0 < pairs; p0 += WARP) {
-			int p = p0 + lane;
-			bool mine = p < pairs && idx[p] == x;
-			unsigned mask = __ballot_sync(~0u, mine);
+		for (int p0 = 0; p0 < pairs; p0 += 8 * WARP) {
+			int v[8];
 
-			if (mine) {
-				int to = at + __popc(mask & ((1u << lane) - 1));
+#pragma unroll
+			for (int i = 0; i < 8; i++) {	/* all loads first: each takes long */
+				int p = p0 + i * WARP + lane;
 
-				place[p] = to;
-				order[to] = p / used;
-				sorted_weight[to] = weight[p];
+				v[i] = p < pairs ? idx[p] : -1;
 			}
-			at += __popc(mask);
+#pragma unroll
+			for (int i = 0; i < 8; i++) {
+				int p = p0 + i * WARP + lane;
+				unsigned mask = __ballot_sync(~0u, v[i] == x);
+
+				if (v[i] == x) {
+					int to = at + __popc(mask & ((1u << lane) - 1));
+
+					place[p] = to;
+					order[to] = p / used;
+					sorted_weight[to] = weight[p];
+				}
+				at += __popc(mask);
+			}
 		}
 	}
 }
@@ -434,7 +634,8 @@ static void ffn_many(struct eng *e, float *y, const float *x, const int32_t *idx
 		     const struct dw *up, const struct dw *down, int32_t n, int32_t used, float limit, int add)
 {
 	const size_t pairs = (size_t)n * used, ff = gate->out, d = down->out;
-	const int max_tiles = (int)(pairs / 128 + gate->n + 1);
+	const int tile = idx && pairs <= (size_t)gate->n * 96 ? 64 : 128;
+	const int max_tiles = (int)(pairs / tile + gate->n + 1);
 	int32_t *sort = idx ? (int32_t *)eng_scratch(e, S_PAIRS, pairs * 12 + 64) : NULL;
 	int4 *tiles = idx ? (int4 *)eng_scratch(e, S_TILES, (size_t)max_tiles * sizeof(int4) + 64) : NULL;
 	float *g = (float *)eng_scratch(e, S_HIDDEN, pairs * ff * 4), *u = (float *)eng_scratch(e, S_HIDDEN2, pairs * ff * 4);
@@ -452,7 +653,7 @@ static void ffn_many(struct eng *e, float *y, const float *x, const int32_t *idx
 		sorted = (float *)(sort + 2 * pairs);
 		n_tiles = (int32_t *)(tiles + max_tiles);
 		LAUNCH(e, sort_kernel, 1, SORT, (size_t)gate->n * 8, place, order, sorted, tiles, n_tiles, idx, weight,
-		       (int)pairs, used, gate->n, 128);
+		       (int)pairs, used, gate->n, tile);
 	}
 	a.a = s->h;
 	a.lda = gate->in;
@@ -464,10 +665,10 @@ static void ffn_many(struct eng *e, float *y, const float *x, const int32_t *idx
 	a.groups = 1;
 	a.tile = tiles;
 	a.n_tile = n_tiles;
-	k_gemm(e, &a, max_tiles);
+	k_gemm(e, &a, max_tiles, tile);
 	a.w = *up;
 	a.c = u;
-	k_gemm(e, &a, max_tiles);
+	k_gemm(e, &a, max_tiles, tile);
 	LAUNCH(e, hidden_half_kernel, (unsigned)((pairs * ff + 255) / 256), 256, 0, h, g, u, sorted, (int)ff, limit, pairs * ff);
 	a.a = h;
 	a.lda = ff;
@@ -475,7 +676,7 @@ static void ffn_many(struct eng *e, float *y, const float *x, const int32_t *idx
 	a.w = *down;
 	a.c = part;
 	a.ldc = d;
-	k_gemm(e, &a, max_tiles);
+	k_gemm(e, &a, max_tiles, tile);
 	LAUNCH(e, gather_kernel, dim3(div_up((int)d, 256), n), 256, 0, y, part, place, used, (int)d, add);
 }
 
@@ -487,6 +688,9 @@ static void ffn(struct eng *e, const struct rec *r, const int32_t *idx, const fl
 	if (r->w[0].type != r->w[1].type)
 		eng_fail(e, ERR_FORMAT, "cuda: gate and up matrices have element types %d and %d, expected the same",
 			 r->w[0].type, r->w[1].type);
+	else if (r->n_rows <= e->matvec_rows && !idx && add &&
+		 shared_few(e, y, x, &r->w[0], &r->w[1], &r->w[2], r->n_rows, r->f[0]))
+		return;
 	else if (r->n_rows <= e->matvec_rows)
 		ffn_few(e, y, x, idx, weight, &r->w[0], &r->w[1], &r->w[2], r->n_rows, used, r->f[0], add);
 	else

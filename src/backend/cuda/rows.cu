@@ -108,6 +108,68 @@ static __global__ void mix_kernel(struct dstep s, float *mix, const float *strea
 		mix[(size_t)i * fn.out + o] = dot / sqrtf(square / n + EPS);
 }
 
+static const int MIX_ROWS = 4;
+
+/* The same for many rows: a block makes all coefficients of four rows, so that streams and weights are read less often. */
+static __global__ void __launch_bounds__(256) mix_many_kernel(float *mix, const float *streams, struct dw fn, int n_rows)
+{
+	__shared__ float part[256 / WARP][MIX_ROWS][GEOM_MIX + 1];
+	const int t0 = blockIdx.x * MIX_ROWS, n = fn.in, live = min(MIX_ROWS, n_rows - t0), warp = threadIdx.x / WARP;
+	float acc[MIX_ROWS][GEOM_MIX + 1];	/* the dots, then the sum of squares */
+
+#pragma unroll
+	for (int i = 0; i < MIX_ROWS; i++)
+#pragma unroll
+		for (int o = 0; o <= GEOM_MIX; o++)
+			acc[i][o] = 0;
+	for (int k = threadIdx.x * 8; k < n; k += blockDim.x * 8) {
+		float x[MIX_ROWS][8];
+
+#pragma unroll
+		for (int i = 0; i < MIX_ROWS; i++) {
+			const float4 *from = (const float4 *)(streams + (size_t)(t0 + min(i, live - 1)) * n + k);
+			float4 a = from[0], b = from[1];
+
+			x[i][0] = a.x, x[i][1] = a.y, x[i][2] = a.z, x[i][3] = a.w;
+			x[i][4] = b.x, x[i][5] = b.y, x[i][6] = b.z, x[i][7] = b.w;
+#pragma unroll
+			for (int j = 0; j < 8; j++)
+				acc[i][GEOM_MIX] += x[i][j] * x[i][j];
+		}
+#pragma unroll
+		for (int o = 0; o < GEOM_MIX; o++) {
+			float w[8];
+
+			plain8(fn, (size_t)o * n + k, w);
+#pragma unroll
+			for (int i = 0; i < MIX_ROWS; i++)
+#pragma unroll
+				for (int j = 0; j < 8; j++)
+					acc[i][o] += w[j] * x[i][j];
+		}
+	}
+#pragma unroll
+	for (int i = 0; i < MIX_ROWS; i++)
+#pragma unroll
+		for (int o = 0; o <= GEOM_MIX; o++) {
+			float v = warp_sum(acc[i][o]);
+
+			if (threadIdx.x % WARP == 0)
+				part[warp][i][o] = v;
+		}
+	__syncthreads();
+	for (int c = threadIdx.x; c < live * GEOM_MIX; c += blockDim.x) {
+		int i = c / GEOM_MIX, o = c % GEOM_MIX;
+		float dot = 0, square = 0;
+
+		for (int w = 0; w < 256 / WARP; w++) {
+			dot += part[w][i][o];
+			square += part[w][i][GEOM_MIX];
+		}
+		mix[(size_t)(t0 + i) * GEOM_MIX + o] = dot / sqrtf(square / n + EPS);
+	}
+}
+
 static bool plain(struct eng *e, const struct rec *r)
 {
 	if (!rounds(r->w[0].type))
@@ -189,14 +251,18 @@ void k_hc_in(struct eng *e, const struct rec *r)
 	float *mix = (float *)eng_scratch(e, S_MIX, (size_t)r->n_rows * GEOM_MIX * sizeof(float));
 	struct dw norm = {0};
 	dim3 grid(GEOM_MIX, r->n_rows);
+	const bool few = r->n_rows <= e->matvec_rows;	/* few blocks: more threads in each; a class, so bits stay equal */
 
 	if (!mix || !plain(e, r))
 		return;
 	if (r->p[3])
 		norm = *(const struct dw *)r->p[3];
-	LAUNCH(e, mix_kernel, grid, 256, 0, e->st, mix, (const float *)r->p[2], r->w[0], 0);
-	LAUNCH(e, hc_in_kernel, r->n_rows, r->i[0] >= 1024 ? 512 : 128, 0, (float *)r->p[0], (float *)r->p[1],
-	       (const float *)r->p[2], mix, r->w[1], r->w[2], norm, r->i[0], r->i[1]);
+	if (few)
+		LAUNCH(e, mix_kernel, grid, r->w[0].in >= 8192 ? 1024 : 256, 0, e->st, mix, (const float *)r->p[2], r->w[0], 0);
+	else
+		LAUNCH(e, mix_many_kernel, div_up(r->n_rows, MIX_ROWS), 256, 0, mix, (const float *)r->p[2], r->w[0], r->n_rows);
+	LAUNCH(e, hc_in_kernel, r->n_rows, few && r->i[0] >= 4096 ? 1024 : r->i[0] >= 1024 ? 512 : 128, 0, (float *)r->p[0],
+	       (float *)r->p[1], (const float *)r->p[2], mix, r->w[1], r->w[2], norm, r->i[0], r->i[1]);
 }
 
 static __global__ void hc_head_kernel(struct dstep s, float *x, const float *streams, const float *mix, struct dw scale,

@@ -28,6 +28,7 @@ using std::min;
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 
+struct __attribute__((aligned(8))) float2 { float x, y; };
 struct uint2 { uint32_t x, y; };
 struct __attribute__((aligned(16))) uint4 { uint32_t x, y, z, w; };
 struct __attribute__((aligned(16))) int4 { int32_t x, y, z, w; };
@@ -38,6 +39,7 @@ struct dim3 {
 };
 static inline uint4 make_uint4(uint32_t a, uint32_t b, uint32_t c, uint32_t d) { return {a, b, c, d}; }
 static inline int4 make_int4(int a, int b, int c, int d) { return {a, b, c, d}; }
+static inline float2 make_float2(float a, float b) { return {a, b}; }
 static inline float4 make_float4(float a, float b, float c, float d) { return {a, b, c, d}; }
 
 /* ------------------------------------------------------------------ fibers */

@@ -68,7 +68,7 @@ void emu_launch(dim3 grid, dim3 block, size_t smem, const std::function<void()> 
 	emu.body = &body;
 	emu.dynamic = dynamic;
 	emu.n = block.x;
-	if (!grid.x || !grid.y || !grid.z || smem > 48 << 10 || block.x > 1024) {
+	if (!grid.x || !grid.y || !grid.z || smem > 227 << 10 || block.x > 1024) {
 		fprintf(stderr, "emu: bad launch: grid %u %u %u, block %u, shared %zu\n", grid.x, grid.y, grid.z, block.x, smem);
 		abort();
 	}

@@ -1,4 +1,4 @@
-/* emu_mma.h - ldmatrix.x4 and mma.m16n8k16 as the PTX manual lays their fragments out. */
+/* emu_mma.h - ldmatrix.x4 (plain and transposed) and mma.m16n8k16 as the PTX manual lays their fragments out. */
 static inline void ldmatrix4(uint32_t r[4], const __half *p)
 {
 	uint64_t u = (uint64_t)(uintptr_t)p;
@@ -7,6 +7,21 @@ static inline void ldmatrix4(uint32_t r[4], const __half *p)
 
 	for (int i = 0; i < 4; i++)
 		memcpy(&r[i], (const __half *)(uintptr_t)w.slot[8 * i + lane / 4][0] + lane % 4 * 2, 4);
+	__syncwarp();
+}
+
+static inline void ldmatrix4_trans(uint32_t r[4], const __half *p)
+{
+	uint64_t u = (uint64_t)(uintptr_t)p;
+	int lane = threadIdx.x % 32;
+	emu_warp &w = emu_share(&u, 1);
+
+	for (int i = 0; i < 4; i++) {
+		const __half *a = (const __half *)(uintptr_t)w.slot[8 * i + lane % 4 * 2][0] + lane / 4;
+		const __half *b = (const __half *)(uintptr_t)w.slot[8 * i + lane % 4 * 2 + 1][0] + lane / 4;
+
+		r[i] = a->x | (uint32_t)b->x << 16;
+	}
 	__syncwarp();
 }
 
@@ -30,4 +45,16 @@ static inline void mma16816(float c[4], const uint32_t a[4], uint32_t b0, uint32
 		c[i] += (float)sum;
 	}
 	__syncwarp();
+}
+
+static inline void copy16(void *to, const void *from, bool valid)
+{
+	if (valid)
+		memcpy(to, from, 16);
+	else
+		memset(to, 0, 16);
+}
+
+static inline void copies_wait(void)
+{
 }

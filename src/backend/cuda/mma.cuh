@@ -1,0 +1,51 @@
+/* mma.cuh - the tensor core instructions that the kernels use, by name; the emulator has its own.
+ *
+ * Careful
+ *      - ldmatrix4: lanes 8 i .. 8 i + 7 give the addresses of the eight rows (16 bytes each) of matrix i.
+ *      - mma16816: a is 16 x 16 (rows first), b is 16 x 8 (inner index first), c 16 x 8. */
+#ifndef DS4_CUDA_MMA_CUH
+#define DS4_CUDA_MMA_CUH
+
+#include "cuda_int.cuh"
+
+#ifdef DS4_CUDA_EMU
+#include "emu_mma.h"
+#else
+static __device__ inline void ldmatrix4(uint32_t r[4], const __half *p)
+{
+	uint32_t at = (uint32_t)__cvta_generic_to_shared(p);
+
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+		     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at));
+}
+
+/* The same, every 8 x 8 matrix transposed. */
+static __device__ inline void ldmatrix4_trans(uint32_t r[4], const __half *p)
+{
+	uint32_t at = (uint32_t)__cvta_generic_to_shared(p);
+
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+		     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at));
+}
+
+static __device__ inline void mma16816(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+		     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+		     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* Copies 16 bytes to shared memory in the background, or zeros when !valid; copies_wait() ends all that this thread began. */
+static __device__ inline void copy16(void *to, const void *from, bool valid)
+{
+	asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+		     :: "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(valid ? 16 : 0));
+}
+
+static __device__ inline void copies_wait(void)
+{
+	asm volatile("cp.async.wait_all;" ::: "memory");
+}
+#endif
+
+#endif
