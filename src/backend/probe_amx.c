@@ -42,6 +42,7 @@ static bool enter(void)
 		config.row_bytes[i] = 64;
 		config.rows[i] = TILE;
 	}
+	__asm__ volatile("" : : "r"(&config) : "memory");	/* gcc 12 believes that only 8 bytes of it are read */
 	_tile_loadconfig(&config);
 	return true;
 }
