@@ -295,7 +295,7 @@ static enum status scan(struct kvstore *ks, struct err *err)
 
 	if (st != OK && (ks->writes || st != ERR_NOT_FOUND)) {
 		ks->stats.errors++;
-		store_warn(ks, "list", "%s; nothing that was stored is used", reason.msg);
+		store_warn(ks, "claim", "%s; nothing that was stored is used", reason.msg);
 	}
 	st = l.failed ? err_set(err, ERR_MEMORY, "no memory for the names of stored files") : scan_all(ks, &l, err);
 	mem_free(l.name);
