@@ -56,6 +56,7 @@ struct entry {
 	enum reach { REACH_UNKNOWN, REACH_YES, REACH_NO } reach;	/* is all before it there, too? */
 	uint32_t hits;
 	bool banned;		/* removed while a tree may still have it: stays, empty, and is not stored again */
+	bool spent;		/* what went on from it was let go: not an end that still grows */
 	bool mark;		/* for whoever walks over all */
 	uint64_t created;
 	double used;		/* seconds since 1970; the fraction decides among those of one burst */
