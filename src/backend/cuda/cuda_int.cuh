@@ -46,6 +46,11 @@ struct dstep {
 	uint8_t *const *block;
 };
 
+enum op {
+	OP_EMBED, OP_HC_IN, OP_HC_OUT, OP_HC_HEAD, OP_RMS, OP_MATMUL, OP_ROPE, OP_PACK, OP_POOL, OP_QUERY, OP_CHOOSE, OP_ATTEND,
+	OP_RING, OP_ROUTE, OP_EXPERTS, OP_SWIGLU, OP_ADD, OP_SHARED, OP_COUNT
+};
+
 struct rec {
 	int32_t op, n_rows, n_spans, n_logits;
 	struct dw w[3];
@@ -84,7 +89,7 @@ static __host__ __device__ inline int up256(int n)
 }
 
 enum scratch {
-	S_MIX, S_ATTN, S_SCORES, S_HIDDEN, S_HIDDEN2, S_PAIRS, S_DOWN, S_SHARED, S_TILES, S_HALF, S_KEYQ, S_COUNT
+	S_MIX, S_ATTN, S_SCORES, S_HIDDEN, S_HIDDEN2, S_PAIRS, S_DOWN, S_SHARED, S_TILES, S_HALF, S_KEYQ, S_TURN, S_COUNT
 };
 
 struct eng {
@@ -101,9 +106,12 @@ struct eng {
 	int32_t fetch;		/* kernels that wait ask for their weights meanwhile */
 };
 
+struct few_product;
 void *eng_scratch(struct eng *e, enum scratch s, size_t bytes);
 void eng_fail(struct eng *e, enum status code, const char *fmt, ...);
 void eng_check(struct eng *e, const char *what);
+/* What follows is timed under this name, with the weights of n products (struct few_product); when the steps are timed. */
+void eng_mark(struct eng *e, const char *name, const struct few_product *p, int n);
 void eng_wrote(struct eng *e, const void *p);	/* forgets other forms of a buffer that changes */
 
 /* The emulator of tests/device/emu runs blocks as plain functions. */
