@@ -252,25 +252,44 @@ static __device__ inline void token_at(const struct pooling &o, const struct spa
 	*score = front[(size_t)(slots + slot) * o.pw + c];
 }
 
+/* Items i0 .. i0 + 7 of group n, channel c; those below `skip` have no weight. */
+static __device__ inline void pool_load(const struct pooling &o, const struct span &sp, const float *front, int n, int c, int i0,
+					int skip, float kv[8], float score[8])
+{
+	const int r = o.l.ratio;
+
+#pragma unroll
+	for (int i = 0; i < 8; i++) {
+		int p = r == 4 ? 4 * (n - 1) + i : r * n + i0 + i;
+
+		kv[i] = 0;
+		score[i] = -INFINITY;
+		if (i >= skip)
+			token_at(o, sp, front, p, r == 4 && i >= 4 ? o.width + c : c, &kv[i], &score[i]);
+	}
+}
+
 static __device__ inline float pool_channel(const struct pooling &o, const struct span &sp, const float *front, int n, int c)
 {
-	int r = o.l.ratio, items = r == 4 ? 8 : r, skip = r == 4 && n == 0 ? 4 : 0;
-	float top = -INFINITY, sum = 0, mean = 0, kv, score;
+	const int items = o.l.ratio == 4 ? 8 : o.l.ratio, skip = o.l.ratio == 4 && n == 0 ? 4 : 0;
+	float top = -INFINITY, sum = 0, mean = 0, kv[8], score[8];
 
-	for (int i = skip; i < items; i++) {
-		int p = r == 4 ? 4 * (n - 1) + i : r * n + i;
-
-		token_at(o, sp, front, p, r == 4 && i >= 4 ? o.width + c : c, &kv, &score);
-		top = fmaxf(top, score);
+	for (int i0 = 0; i0 < items; i0 += 8) {
+		pool_load(o, sp, front, n, c, i0, skip, kv, score);
+#pragma unroll
+		for (int i = 0; i < 8; i++)
+			top = fmaxf(top, score[i]);
 	}
-	for (int i = skip; i < items; i++) {
-		int p = r == 4 ? 4 * (n - 1) + i : r * n + i;
-		float w;
+	for (int i0 = 0; i0 < items; i0 += 8) {
+		if (items > 8)
+			pool_load(o, sp, front, n, c, i0, skip, kv, score);
+#pragma unroll
+		for (int i = 0; i < 8; i++) {
+			float w = i >= skip ? expf(score[i] - top) : 0;
 
-		token_at(o, sp, front, p, r == 4 && i >= 4 ? o.width + c : c, &kv, &score);
-		w = expf(score - top);
-		sum += w;
-		mean += w * kv;
+			sum += w;
+			mean += w * kv[i];
+		}
 	}
 	return mean / sum;
 }
@@ -278,6 +297,40 @@ static __device__ inline float pool_channel(const struct pooling &o, const struc
 static __device__ inline const float *front_of(const struct pooling &o, const struct dstep &s, const struct span &sp)
 {
 	return (const float *)(s.timeline[sp.timeline].tail + (o.key ? o.l.tail_front_key : o.l.tail_front));
+}
+
+/* move_frontier() for a span of one token, four channels at once: all that moves is read before it is written. */
+static __device__ inline void move_frontier1(const struct dstep &s, const struct pooling &o, const struct span &sp, int c)
+{
+	const int r = o.l.ratio, slots = geom_frontier_slots(r), p = sp.pos0;
+	const bool ends = r == 4 && p % 4 == 3;
+	float4 *front = (float4 *)((float *)front_of(o, s, sp) + c), old[6];
+	const size_t at = (size_t)sp.row0 * o.pw + c, step = o.pw / 4;
+
+	if (r == 128 && p % 128 == 127)
+		return;
+	float4 kv = *(const float4 *)(o.kv + at), score = *(const float4 *)(o.score + at);
+
+#pragma unroll
+	for (int i = 0; i < 3; i++)
+		if (ends) {
+			old[i] = front[(4 + i) * step];
+			old[3 + i] = front[(slots + 4 + i) * step];
+		}
+	score.x += weight_at(o.ape, (size_t)(p % r) * o.pw + c);
+	score.y += weight_at(o.ape, (size_t)(p % r) * o.pw + c + 1);
+	score.z += weight_at(o.ape, (size_t)(p % r) * o.pw + c + 2);
+	score.w += weight_at(o.ape, (size_t)(p % r) * o.pw + c + 3);
+#pragma unroll
+	for (int i = 0; i < 3; i++)
+		if (ends) {
+			front[i * step] = old[i];
+			front[(slots + i) * step] = old[3 + i];
+		}
+	const int to = ends ? 3 : geom_frontier_slot(p, r);
+
+	front[to * step] = kv;
+	front[(slots + to) * step] = score;
 }
 
 struct pool_room {

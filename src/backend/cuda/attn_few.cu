@@ -29,14 +29,29 @@ static __device__ void low_query(const struct attn_small &a, int t, float *room)
 {
 	const float *x = a.low + (size_t)t * a.low_width;
 	const int stride = up256(a.low_width), lane = threadIdx.x % WARP;
-	float sum = 0, r;
+	float sum = 0, r, held[4], norm[4];
 
-	for (int i = threadIdx.x; i < a.low_width; i += THREADS)
+#pragma unroll
+	for (int j = 0; j < 4; j++) {	/* all of a row of up to 1,024 */
+		const int i = min((int)threadIdx.x + j * THREADS, a.low_width - 1);
+
+		norm[j] = weight_at(a.low_norm, i);
+		held[j] = x[i];
+	}
+#pragma unroll
+	for (int j = 0; j < 4; j++)
+		sum += (int)threadIdx.x + j * THREADS < a.low_width ? held[j] * held[j] : 0;
+	for (int i = threadIdx.x + 4 * THREADS; i < a.low_width; i += THREADS)
 		sum += x[i] * x[i];
 	sum = block_sum(sum, room);
 	r = 1 / sqrtf(sum / a.low_width + 1e-6f);
-	for (int i = threadIdx.x; i < stride; i += THREADS) {	/* warps hold whole groups */
-		float v = i < a.low_width ? x[i] * r * weight_at(a.low_norm, i) : 0, scale;
+#pragma unroll 4
+	for (int j = 0; j < div_up(stride, THREADS); j++) {	/* warps hold whole groups */
+		const int i = threadIdx.x + j * THREADS;
+		float v = 0, scale;
+
+		if (i < a.low_width)
+			v = j < 4 ? held[j & 3] * r * norm[j & 3] : x[i] * r * weight_at(a.low_norm, i);
 		int8_t q = round_group(v, &scale);
 
 		a.low_q[(size_t)t * stride + place_of(i)] = q;
@@ -55,15 +70,19 @@ static __device__ void window_row(const struct dstep &s, const struct attn_small
 {
 	const float *kv = a.kv + (size_t)t * GEOM_HEAD;
 	const int i = threadIdx.x, pos = s.row[t].pos;
-	float u = kv[i], v = kv[i + 256], r = 1 / sqrtf(block_sum(u * u + v * v, room) / GEOM_HEAD + 1e-6f);
+	const float nu = weight_at(a.kv_norm, i), nv = weight_at(a.kv_norm, i + 256);
+	float u = kv[i], v = kv[i + 256], r;
+	float2 cs;
 
-	x[i] = u * r * weight_at(a.kv_norm, i);
-	x[i + 256] = v * r * weight_at(a.kv_norm, i + 256);
+	if (i < GEOM_ROT / 2)
+		sincosf((float)pos * a.freq[i], &cs.y, &cs.x);
+	r = 1 / sqrtf(block_sum(u * u + v * v, room) / GEOM_HEAD + 1e-6f);
+	x[i] = u * r * nu;
+	x[i + 256] = v * r * nv;
 	__syncthreads();
 	if (i < GEOM_ROT / 2) {
-		float2 *at = (float2 *)(x + GEOM_PLAIN) + i, cs;
+		float2 *at = (float2 *)(x + GEOM_PLAIN) + i;
 
-		sincosf((float)pos * a.freq[i], &cs.y, &cs.x);
 		a.turn[(size_t)t * (GEOM_ROT / 2) + i] = cs;
 		*at = turned(*at, cs, false);
 	}
@@ -93,8 +112,12 @@ static __global__ void __launch_bounds__(THREADS) small_kernel(struct dstep s, s
 				pool_row(s, o, t, &room);
 			__syncthreads();
 		}
-		for (int c = threadIdx.x; c < o.pw; c += THREADS)
-			move_frontier(s, o, sp, c);
+		if (sp.n == 1)
+			for (int c = 4 * threadIdx.x; c < o.pw; c += 4 * THREADS)
+				move_frontier1(s, o, sp, c);
+		else
+			for (int c = threadIdx.x; c < o.pw; c += THREADS)
+				move_frontier(s, o, sp, c);
 	}
 }
 
@@ -148,19 +171,22 @@ static __global__ void __launch_bounds__(THREADS) score_few_kernel(struct dstep 
 	int key[32];
 	float ks[4] = {0}, sum = 0;
 
-	follow();
+	/* The step's block was there before its first kernel. */
+	follow_lead();
 	const int seen = geom_visible(s.row[t].pos, r);
 
 	if (seen <= top_k || (int)blockIdx.x * KEYS >= seen)
 		return;
+	const int m = min(n, seen - 1);
+	const uint8_t *base = s.block[s.timeline[s.row[t].timeline].first + geom_row_block(m, r)] + l.block_keys;
+
+	follow_wait();
 	for (int i = threadIdx.x; i < heads * (GEOM_KEY / 16); i += THREADS)
 		memory[i] = ((const int4 *)(q8 + (size_t)t * heads * GEOM_KEY))[i];
 	for (int i = threadIdx.x; i < heads; i += THREADS)
 		sc[i] = ((const float4 *)(scale + (size_t)t * heads * 4))[i];
 	{
-		const struct dtimeline tl = s.timeline[s.row[t].timeline];
-		const int m = min(n, seen - 1), i = geom_row_in_block(m, r);
-		const uint8_t *base = s.block[tl.first + geom_row_block(m, r)] + l.block_keys;
+		const int i = geom_row_in_block(m, r);
 		const uint4 *codes = (const uint4 *)(base + (size_t)i * (GEOM_KEY / 2));
 		const uint8_t *es = base + (size_t)geom_rows_per_block(r) * (GEOM_KEY / 2) + (size_t)i * GEOM_KEY_SCALES;
 
@@ -253,13 +279,16 @@ static __global__ void __launch_bounds__(SELECT) select_few_kernel(struct dstep 
 	const int t = blockIdx.x, tid = threadIdx.x, lane = tid % WARP, warp = tid / WARP;
 	int left = top_k, gt_base = 0, eq_base = 0;
 	const float *v = scores + (size_t)t * stride;
-	uint32_t prefix = 0;
+	uint32_t prefix = 0, held[2];
 
-	follow();
+	follow_lead();
 	const int n = geom_visible(s.row[t].pos, ratio);
 
+	follow_wait();
 	if (n <= top_k)
 		return;
+	for (int i = 0; i < 2; i++)
+		held[i] = ordered(v[min(tid + i * SELECT, n - 1)]);
 	for (int pass = 0; pass < 3; pass++) {
 		const int shift = pass == 0 ? 21 : pass == 1 ? 10 : 0;
 		const uint32_t mask = pass == 2 ? 1023 : 2047;
@@ -267,7 +296,7 @@ static __global__ void __launch_bounds__(SELECT) select_few_kernel(struct dstep 
 		((int2 *)hist)[tid] = int2{0, 0};
 		__syncthreads();
 		for (int i = tid; i < n; i += SELECT) {
-			uint32_t u = ordered(v[i]);
+			uint32_t u = i < SELECT ? held[0] : i < 2 * SELECT ? held[1] : ordered(v[i]);
 
 			if (!pass || (u ^ prefix) >> (pass == 1 ? 21 : 10) == 0)
 				atomicAdd(&hist[u >> shift & mask], 1);
@@ -280,7 +309,7 @@ static __global__ void __launch_bounds__(SELECT) select_few_kernel(struct dstep 
 	/* All above prefix, and the first `left` equal to it. */
 	for (int i0 = 0; i0 < n; i0 += SELECT) {
 		const int i = i0 + tid;
-		const uint32_t u = i < n ? ordered(v[i]) : 0;
+		const uint32_t u = i < SELECT ? held[0] : i < 2 * SELECT ? held[1] : i < n ? ordered(v[i]) : 0;
 		const bool gt = i < n && u > prefix, eq = i < n && u == prefix;
 		const unsigned mg = __ballot_sync(~0u, gt), me = __ballot_sync(~0u, eq), below = (1u << lane) - 1;
 		int gt_before = gt_base + __popc(mg & below), eq_before = eq_base + __popc(me & below);
@@ -442,16 +471,20 @@ static __global__ void __launch_bounds__(THREADS, 2) attend_few_kernel(struct ds
 	const int t = blockIdx.z, h0 = blockIdx.y * HEADS, live = min(HEADS, a.heads - h0), lane = threadIdx.x % WARP;
 	const int h = threadIdx.x / 8, j = threadIdx.x % 8, c0 = threadIdx.x / WARP * 64;
 
-	follow();
+	follow_lead();
 	const struct span sp = s.span[s.row_span[t]];
 	const struct seen o = rows_seen(a, s.row[t].pos);
 	const int i0 = blockIdx.x * PIECE, n = min(PIECE, o.n - i0);
+	const float *q = a.q + ((size_t)t * a.heads + h0) * GEOM_HEAD;
 
+	follow_wait();
 	if (n <= 0)
 		return;
+	touch(q, (size_t)live * GEOM_HEAD * 4);
+	touch(turn + (size_t)t * (GEOM_ROT / 2), GEOM_ROT / 2 * sizeof *turn);
 	load_piece(r.tile, a, s, sp, t, o, i0, n);
 	__syncthreads();
-	piece_scores(&r, a.q + ((size_t)t * a.heads + h0) * GEOM_HEAD, turn + (size_t)t * (GEOM_ROT / 2), live);
+	piece_scores(&r, q, turn + (size_t)t * (GEOM_ROT / 2), live);
 	__syncthreads();
 	{	/* 8 threads a head */
 		float z[PIECE / 8], top = -INFINITY, sum = 0;
@@ -534,28 +567,44 @@ static __global__ void __launch_bounds__(128) combine_few_kernel(struct dstep s,
 {
 	const int t = blockIdx.y, h = blockIdx.x, i = threadIdx.x;
 
-	follow();
+	follow_lead();
+	const int n = div_up(rows_seen(a, s.row[t].pos).n, PIECE);
+
+	follow_wait();
 	if (h == a.heads) {
 		ring_row(s, a.fresh, a.fresh_rows, a.l, t);
 		return;
 	}
-	const int n = div_up(rows_seen(a, s.row[t].pos).n, PIECE);
 	const float *part = a.part + ((size_t)t * a.heads + h) * a.splits * PART;
-	float sink = weight_at(a.sinks, h), top = sink, sum;
+	float sink = weight_at(a.sinks, h), top = sink, sum = 1;
 	float4 acc = make_float4(0, 0, 0, 0);
 
-#pragma unroll 8
-	for (int k = 0; k < n; k++)
-		top = fmaxf(top, part[(size_t)k * PART + GEOM_HEAD]);
-	sum = expf(sink - top);
-#pragma unroll 8
-	for (int k = 0; k < n; k++) {
-		const float *p = part + (size_t)k * PART;
-		float w = expf(p[GEOM_HEAD] - top);
-		float4 v = ((const float4 *)p)[i];
+	for (int k0 = 0; k0 < n; k0 += 8) {	/* streaming, eight pieces at a time */
+		float4 v[8];
+		float2 ts[8];
+		float best = top, f;
 
-		sum += w * p[GEOM_HEAD + 1];
-		acc.x += w * v.x, acc.y += w * v.y, acc.z += w * v.z, acc.w += w * v.w;
+#pragma unroll
+		for (int k = 0; k < 8; k++) {
+			const float *p = part + (size_t)min(k0 + k, n - 1) * PART;
+
+			v[k] = ((const float4 *)p)[i];
+			ts[k] = *(const float2 *)(p + GEOM_HEAD);
+		}
+#pragma unroll
+		for (int k = 0; k < 8; k++)
+			best = fmaxf(best, k0 + k < n ? ts[k].x : -INFINITY);
+		f = expf(top - best);
+		sum *= f;
+		acc.x *= f, acc.y *= f, acc.z *= f, acc.w *= f;
+#pragma unroll
+		for (int k = 0; k < 8; k++) {
+			float w = k0 + k < n ? expf(ts[k].x - best) : 0;
+
+			sum += w * ts[k].y;
+			acc.x += w * v[k].x, acc.y += w * v[k].y, acc.z += w * v[k].z, acc.w += w * v[k].w;
+		}
+		top = best;
 	}
 	acc = make_float4(acc.x / sum, acc.y / sum, acc.z / sum, acc.w / sum);
 	if (4 * i >= GEOM_PLAIN) {

@@ -57,19 +57,14 @@ static __device__ inline void load_rows(__half *tile, const struct attending &a,
 	}
 }
 
-static __device__ inline float within(float x)	/* the range of f16; a NaN stays one */
-{
-	return isnan(x) ? x : fminf(fmaxf(x, -65504.f), 65504.f);
-}
-
 static __device__ inline void load_queries(__half *q, const float *from, int live)
 {
 	for (int i = threadIdx.x; i < HEADS * GEOM_HEAD / 4; i += THREADS) {
 		int h = i / (GEOM_HEAD / 4), c = i % (GEOM_HEAD / 4) * 4;
 		float4 v = h < live ? *(const float4 *)(from + (size_t)h * GEOM_HEAD + c) : make_float4(0, 0, 0, 0);
 
-		((__half2 *)(q + h * LD + c))[0] = __floats2half2_rn(within(v.x), within(v.y));
-		((__half2 *)(q + h * LD + c))[1] = __floats2half2_rn(within(v.z), within(v.w));
+		((__half2 *)(q + h * LD + c))[0] = __floats2half2_rn(within_half(v.x), within_half(v.y));
+		((__half2 *)(q + h * LD + c))[1] = __floats2half2_rn(within_half(v.z), within_half(v.w));
 	}
 }
 

@@ -885,7 +885,10 @@ extern "C" enum status ds4_cuda_open(struct backend **out, const struct be_optio
 	cudaEventCreate(&c->mark_begin);
 	cudaEventCreate(&c->mark_end);
 	c->overlap = prop.major >= 9 && env_int("DS4_CUDA_OVERLAP", 1);
-	c->fetch = env_int("DS4_CUDA_FETCH", 1);
+#ifdef DS4_CUDA_WGMMA
+	c->wgmma = prop.major == 9 && prop.minor == 0 && env_int("DS4_CUDA_HOPPER", 1);
+#endif
+	c->fetch = env_int("DS4_CUDA_FETCH", 0);
 	c->sms = prop.multiProcessorCount > 0 ? prop.multiProcessorCount : 132;
 	c->loader.stream = c->stream;
 	c->be.name = "cuda";

@@ -102,7 +102,7 @@ struct eng {
 	int32_t matvec_rows;	/* steps up to this many rows use the vector kernels */
 	int32_t grown;		/* scratch memory moved: recorded graphs are stale */
 	int32_t overlap;	/* a kernel may start before the one in front of it has ended; see follow() */
-	int32_t sms;
+	int32_t sms, wgmma;
 	int32_t fetch;		/* kernels that wait ask for their weights meanwhile */
 };
 
@@ -176,7 +176,14 @@ struct gemm_args {
 	int32_t m, groups;
 	const int4 *tile;
 	const int32_t *n_tile;
+	struct dw w2;		/* with h instead of c: h = weight swiglu(A W, A W2), weight [m] or NULL */
+	__half *h;
+	const float *weight;
+	float limit;
 };
+/* gemm_wg.cu; false: not on this device, or not this type.  gemm_wg_pairs: does it make h? */
+bool k_gemm_wg(struct eng *e, const struct gemm_args *g, int32_t max_tiles, int32_t tile);
+bool gemm_wg_pairs(const struct eng *e, int type);
 void k_gemm(struct eng *e, const struct gemm_args *g, int32_t max_tiles, int32_t tile);
 /* attn.cu */
 void k_pack_rows(struct eng *e, const struct rec *r);
@@ -284,6 +291,11 @@ static __device__ inline float weight_at(const struct dw &w, size_t i)
 	if (w.type == DTYPE_F16)
 		return half_bits(((const uint16_t *)w.a)[i]);
 	return bf16_bits(((const uint16_t *)w.a)[i]);
+}
+
+static __device__ inline float within_half(float x)	/* the range of f16; a NaN stays one */
+{
+	return isnan(x) ? x : fminf(fmaxf(x, -65504.f), 65504.f);
 }
 
 static __device__ inline float pow2f(int e)	/* 2^e, -127 <= e <= 127 */

@@ -90,9 +90,21 @@ static __global__ void __launch_bounds__(1024) mix_in_kernel(struct mix_in a)
 	const int t = blockIdx.y, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, warps = blockDim.x / WARP, slices = a.d / CHANNELS;
 	const float *mix = a.mix + (size_t)t * slices * SUMS, *s = a.s + (size_t)t * a.d * GEOM_STREAMS;
 	const bool coefs = blockIdx.x == 1;
-	float sum = 0, r;
+	const int first = min(4 * (int)threadIdx.x, a.d - 4);
+	float sum = 0, r, norm[4], base[GEOM_STREAMS], scale;
+	float4 held[GEOM_STREAMS];	/* the thread's first channels */
 
-	follow();
+	follow_lead();
+	scale = weight_at(a.scale, 0);
+#pragma unroll
+	for (int j = 0; j < 4; j++) {
+		base[j] = weight_at(a.base, j);
+		norm[j] = weight_at(a.norm, first + j);
+	}
+	follow_wait();
+#pragma unroll
+	for (int j = 0; j < GEOM_STREAMS; j++)
+		held[j] = *(const float4 *)(s + (size_t)j * a.d + first);
 	for (int o = warp; o < (coefs ? SUMS : GEOM_STREAMS + 1); o += warps) {
 		const int which = coefs || o < GEOM_STREAMS ? o : GEOM_MIX;
 		float v = mix_sum(mix, slices, which);
@@ -115,32 +127,36 @@ static __global__ void __launch_bounds__(1024) mix_in_kernel(struct mix_in a)
 		return;
 	}
 	float pre[GEOM_STREAMS];
+	float4 mine = make_float4(0, 0, 0, 0);
 
 #pragma unroll
 	for (int j = 0; j < GEOM_STREAMS; j++)
-		pre[j] = hc_sigmoid(m[j] * r * weight_at(a.scale, 0) + weight_at(a.base, j)) + 1e-6f;
+		pre[j] = hc_sigmoid(m[j] * r * scale + base[j]) + 1e-6f;
 	for (int i = 4 * threadIdx.x; i < a.d; i += 4 * blockDim.x) {
 		float4 v = make_float4(0, 0, 0, 0);
 
 #pragma unroll
 		for (int j = 0; j < GEOM_STREAMS; j++) {
-			float4 x = *(const float4 *)(s + (size_t)j * a.d + i);
+			float4 x = i == first ? held[j] : *(const float4 *)(s + (size_t)j * a.d + i);
 
 			v.x += pre[j] * x.x, v.y += pre[j] * x.y, v.z += pre[j] * x.z, v.w += pre[j] * x.w;
 		}
 		sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-		*(float4 *)(a.x + (size_t)t * a.d + i) = v;
+		if (i == first)
+			mine = v;
+		else
+			*(float4 *)(a.x + (size_t)t * a.d + i) = v;
 	}
 	sum = block_sum(sum, room);
 	r = 1 / sqrtf(sum / a.d + 1e-6f);
 	for (int i = 4 * threadIdx.x; i < a.d; i += 4 * blockDim.x) {
-		float4 *at = (float4 *)(a.x + (size_t)t * a.d + i), v = *at;
+		float4 *at = (float4 *)(a.x + (size_t)t * a.d + i), v = i == first ? mine : *at;
 		__half2 h[2], l[2];
 
-		v.x *= r * weight_at(a.norm, i);
-		v.y *= r * weight_at(a.norm, i + 1);
-		v.z *= r * weight_at(a.norm, i + 2);
-		v.w *= r * weight_at(a.norm, i + 3);
+		v.x *= r * (i == first ? norm[0] : weight_at(a.norm, i));
+		v.y *= r * (i == first ? norm[1] : weight_at(a.norm, i + 1));
+		v.z *= r * (i == first ? norm[2] : weight_at(a.norm, i + 2));
+		v.w *= r * (i == first ? norm[3] : weight_at(a.norm, i + 3));
 		*at = v;
 		h[0] = __floats2half2_rn(v.x, v.y);
 		h[1] = __floats2half2_rn(v.z, v.w);
