@@ -50,6 +50,7 @@ static void message_clear(struct message *m)
 {
 	mem_free(m->content.p);
 	mem_free(m->reasoning.p);
+	mem_free(m->carrier.p);
 	mem_free(m->tool_call_id.p);
 	for (size_t i = 0; i < m->n_calls; i++) {
 		mem_free(m->calls[i].id.p);
@@ -127,6 +128,11 @@ struct message *conversation_add_tool_result(struct conversation *c, const char 
 void conversation_set_reasoning(struct conversation *c, struct message *m, const char *text, size_t n)
 {
 	set_text(c, &m->reasoning, text, n);
+}
+
+void conversation_set_carrier(struct conversation *c, struct message *m, const char *text, size_t n)
+{
+	set_text(c, &m->carrier, text, n);
 }
 
 void conversation_add_call(struct conversation *c, struct message *m, const struct tool_call *call)

@@ -85,6 +85,7 @@ struct message {
 	bool unfinished;		/* assistant: no EOS, the answer is to be continued */
 	json_t *tools;			/* system, developer: array of function objects, or NULL */
 	json_t *response_format;	/* system, developer: a schema, or NULL */
+	struct text carrier;		/* assistant: the turn's name that a client sent back (replay.h) */
 	struct exact exact;		/* assistant */
 };
 
@@ -107,6 +108,8 @@ struct message *conversation_add_tool_result(struct conversation *c, const char 
 /* Takes over the texts of an assistant message; each may be NULL.  Calls are added one by one. */
 void conversation_set_reasoning(struct conversation *c, struct message *m, const char *text, size_t n);
 void conversation_add_call(struct conversation *c, struct message *m, const struct tool_call *call);
+
+void conversation_set_carrier(struct conversation *c, struct message *m, const char *text, size_t n);
 
 /* Remembers the ids sampled for m, from the first one after the transition to the closing marker; an EOS at
  * their end is not kept, the renderer writes it. */
