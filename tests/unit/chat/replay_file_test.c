@@ -355,7 +355,7 @@ static void a_folder_that_is_not_there_means_memory_only(void **state)
 /* Runs fn in a child without privileges; its exit status is the number of things that went wrong. */
 static void in_child(int (*fn)(void))
 {
-	int status;
+	int status = 0;
 	pid_t pid = fork();
 
 	if (pid == 0) {
