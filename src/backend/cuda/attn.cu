@@ -134,6 +134,7 @@ static __device__ int key_exponent(const float v[4])
 
 static __global__ void pack_kernel(uint8_t *fresh, int count, const float *kv)
 {
+	follow();
 	__shared__ float x[GEOM_HEAD];
 
 	for (int i = threadIdx.x; i < GEOM_HEAD; i += blockDim.x)
@@ -162,6 +163,7 @@ static __device__ void copy_part(uint8_t *to, const uint8_t *from, int to_i, int
 
 static __global__ void ring_kernel(struct dstep s, const uint8_t *fresh, int count, struct kv_layer l)
 {
+	follow();
 	int t = blockIdx.x, slot = geom_ring_slot(s.row[t].pos, l.window);
 	const struct span sp = s.span[s.row_span[t]];
 	uint8_t *ring = s.timeline[sp.timeline].tail + l.tail_ring;
@@ -240,6 +242,7 @@ static __device__ const float *front_of(const struct pooling &o, const struct ds
 /* One block of 256 threads for each row of the step. */
 static __global__ void pool_kernel(struct dstep s, struct pooling o)
 {
+	follow();
 	__shared__ float x[GEOM_HEAD], room[33];
 	int t = blockIdx.x, r = o.l.ratio, pos = s.row[t].pos, n = pos / r;
 	const struct span sp = s.span[s.row_span[t]];
@@ -284,6 +287,7 @@ static __global__ void pool_kernel(struct dstep s, struct pooling o)
  * slot 4 + i to i is read before slot 4 + i is overwritten. */
 static __global__ void frontier_kernel(struct dstep s, struct pooling o)
 {
+	follow();
 	const struct span sp = s.span[blockIdx.x];
 	int c = blockIdx.y * blockDim.x + threadIdx.x, r = o.l.ratio, slots = geom_frontier_slots(r);
 	int end = sp.pos0 + sp.n, open = end / r, first = r == 4 && open > 0 ? 4 * (open - 1) : r * open;
@@ -326,6 +330,7 @@ void k_pool(struct eng *e, const struct rec *r)
 /* One warp for each head of each row. */
 static __global__ void index_query_kernel(float *q, int n)
 {
+	follow();
 	int i = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP, k;
 	float4 *at = (float4 *)(q + (size_t)i * GEOM_KEY) + lane, f;
 	float v[4], s;
@@ -364,6 +369,7 @@ static const int KEYS = 128;
 static __global__ void score_kernel(struct dstep s, float *scores, size_t stride, const float *q, const float *weight, int heads,
 				    int top_k, struct kv_layer l)
 {
+	follow();
 	DYNAMIC(int4, room);	/* int8 [heads, 128], then float scale [heads, 4], then float [heads] */
 	int8_t *sq = (int8_t *)room;
 	float *scale = (float *)(sq + heads * GEOM_KEY), *u = scale + heads * 4;
@@ -447,6 +453,7 @@ static const int SELECT = 512;
 static __global__ void __launch_bounds__(SELECT)
 select_kernel(struct dstep s, int32_t *pick, const float *scores, size_t stride, int top_k, int ratio)
 {
+	follow();
 	__shared__ __align__(16) int hist[256];
 	__shared__ int sh_digit, sh_left, warp_gt[SELECT / 32], warp_eq[SELECT / 32];
 	int t = blockIdx.x, n = geom_visible(s.row[t].pos, ratio), left = top_k, tid = threadIdx.x;
@@ -568,6 +575,7 @@ static __device__ void load_tile(float *tile, const struct attending &a, const s
 /* A warp for each of eight heads.  Grid: rows, heads / 8, pieces (1 when not cut). */
 static __global__ void __launch_bounds__(HEADS * WARP) attend_kernel(struct dstep s, struct attending a)
 {
+	follow();
 	__shared__ __align__(16) float tile[TILE * GEOM_HEAD];
 	int t = blockIdx.x, lane = threadIdx.x % WARP, h = blockIdx.y * HEADS + threadIdx.x / WARP;
 	const struct span sp = s.span[s.row_span[t]];
@@ -653,6 +661,7 @@ static __global__ void __launch_bounds__(HEADS * WARP) attend_kernel(struct dste
 /* Puts the pieces of a head together, with its sink.  Grid: rows, heads; 128 threads. */
 static __global__ void combine_kernel(struct dstep s, struct attending a)
 {
+	follow();
 	int t = blockIdx.x, h = blockIdx.y, n = div_up(rows_seen(a, s.row[t].pos).n, SPLIT);
 	const float *part = a.part + ((size_t)t * a.heads + h) * a.splits * PART;
 	float sink = weight_at(a.sinks, h), top = sink, sum;

@@ -196,6 +196,7 @@ static __device__ inline void values(float acc[4][4][4], const struct room *r)
 /* Grid: rows, heads / 64. */
 static __global__ void __launch_bounds__(THREADS, 1) attend_many_kernel(struct dstep s, struct attending a)
 {
+	follow();
 	DYNAMIC(int4, memory);
 	struct room *r = (struct room *)memory;
 	const int t = blockIdx.x, h0 = blockIdx.y * HEADS, live = min(HEADS, a.heads - h0), lane = threadIdx.x % WARP;

@@ -836,6 +836,9 @@ extern "C" enum status ds4_cuda_open(struct backend **out, const struct be_optio
 	}
 	c->matvec_rows = env_int("DS4_CUDA_VECTOR_ROWS", 32);
 	c->use_graphs = env_int("DS4_CUDA_GRAPHS", 1);
+	c->overlap = prop.major >= 9 && env_int("DS4_CUDA_OVERLAP", 1);
+	c->fetch = env_int("DS4_CUDA_FETCH", 1);
+	c->sms = prop.multiProcessorCount > 0 ? prop.multiProcessorCount : 132;
 	c->loader.stream = c->stream;
 	c->be.name = "cuda";
 	c->be.ops = cuda_ops;

@@ -179,7 +179,7 @@ typedef void *cudaGraphExec_t;
 enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInsufficientDriver = 35, cudaErrorEmulated = 900 };
 enum { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaStreamNonBlocking,
        cudaStreamCaptureModeRelaxed, cudaEventDisableTiming };
-struct cudaDeviceProp { char name[64]; int major, minor; };
+struct cudaDeviceProp { char name[64]; int major, minor, multiProcessorCount; };
 
 template <class T> static inline cudaError_t cudaMalloc(T **p, size_t n)
 {
