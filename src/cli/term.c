@@ -50,6 +50,11 @@ bool term_err_tty(void)
 	return screen.err_tty;
 }
 
+bool term_out_moves(void)
+{
+	return screen.out_tty && screen.cursor;
+}
+
 bool term_smart(void)
 {
 	return screen.in_tty && screen.out_tty && screen.cursor;

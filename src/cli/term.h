@@ -15,6 +15,7 @@ void term_init(void);
 bool term_in_tty(void);		/* someone types */
 bool term_out_tty(void);	/* someone watches standard output */
 bool term_err_tty(void);
+bool term_out_moves(void);	/* standard output is a terminal on which the cursor can be moved */
 bool term_smart(void);		/* input and output are a terminal that understands cursor movement */
 int term_width(void);		/* columns now; 80 when unknown.  Re-read every time: terminals are resized */
 
