@@ -473,9 +473,9 @@ static const struct chat_args chat_defaults = {.sampling = SAMPLING_ARGS_DEFAULT
 const struct cli_command chat_command = {
 	.args = {"chat", "a conversation (what ds4 alone does)",
 		 "Talks over several turns; only what is new is read each time.  Ctrl-C stops an answer and "
-		 "keeps the conversation.  Conversations held at a terminal are saved as they go; /list and /switch come "
-		 "back to them, --continue after a restart.  Alt-Enter or a backslash at the end continues a line.  When standard "
-		 "input is not a terminal, each line of it is a turn.  /help lists the commands of the chat.",
+		 "keeps the conversation.  Conversations held at a terminal are saved as they go: /list and /switch come "
+		 "back to them, --continue does after a restart.  Alt-Enter or a backslash at the end continues a line.  "
+		 "When standard input is not a terminal, each line of it is a turn.  /help lists the commands of the chat.",
 		 chat_args, chat_examples},
 	.defaults = &chat_defaults,
 	.size = sizeof chat_defaults,

@@ -55,7 +55,7 @@ static void show_entry(const struct chat *c, const struct talk_entry *e, int num
 {
 	bool now = !strcmp(c->talks.now->id, e->id);
 	char age[24], text[4 * CHATLOG_TITLE], title[CHATLOG_TITLE + CHATLOG_NAME + 4];
-	int width = term_width() - 36;
+	int width = term_width() - 31;
 
 	if (e->info.damaged && !e->info.turns)
 		snprintf(title, sizeof title, "(cannot be read: %s)", e->id);

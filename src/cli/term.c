@@ -16,6 +16,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/utf8.h"
+#include "cli/wrap.h"
 
 static struct {
 	bool in_tty, out_tty, err_tty;
@@ -90,12 +92,18 @@ void term_style(FILE *f, enum term_style style)
 
 void term_note(const char *fmt, ...)
 {
+	struct wrap wrap = {0};
+	char text[2000];
 	va_list ap;
 
-	term_style(stderr, TERM_DIM);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
+	term_style(stderr, TERM_DIM);
+	if (screen.err_tty && screen.cursor)
+		wrap_write(&wrap, stderr, term_width(), text, utf8_whole(text, strlen(text)));
+	else
+		fputs(text, stderr);
 	term_style(stderr, TERM_PLAIN);
 	fputc('\n', stderr);
 	fflush(stderr);
