@@ -398,8 +398,8 @@ static enum status begin(struct chat *c, struct err *err)
 	TRY(cli_open_engine(&c->e, &c->args->engine, NULL, 0, err));
 	TRY(prompt_init(&c->prompt, &c->args->prompt, c->e, err));
 	TRY(talks_init(&c->talks, c->e, chats_folder(c, folder) ? folder : NULL, is_saving(c), err));
-	if (is_saving(c) || c->args->store.kv_dir)
-		TRY(store_open(&c->kv, &c->args->store, c->e, err));
+	if (is_saving(c) || c->args->kv.dir)
+		TRY(cli_open_kv(&c->kv, &c->args->kv, c->e, err));
 	TRY(begin_talk(c, err));
 	c->allowed = token_mask_new(c->e->tokenizer);
 	if (!c->allowed)
@@ -416,8 +416,8 @@ static void clear(struct chat *c)
 	token_list_clear(&c->result.ids);
 	sampler_clear(&c->sampler);
 	mem_free(c->allowed);
-	store_close(c->kv);
 	talks_clear(&c->talks);
+	cli_close_kv(c->kv);
 	prompt_clear(&c->prompt);
 	engine_close(c->e);
 }
@@ -454,7 +454,7 @@ static const struct arg_spec chat_args[] = {
 		 "where they are saved ($XDG_DATA_HOME/ds4/chats, ~/.local/share/ds4/chats)"),
 	ARG_INCLUDE(struct chat_args, prompt, prompt_arg_table),
 	ARG_INCLUDE(struct chat_args, sampling, sampling_arg_table),
-	ARG_INCLUDE(struct chat_args, store, store_arg_table),
+	ARG_INCLUDE(struct chat_args, kv, kv_arg_table),
 	ARG_INCLUDE(struct chat_args, engine, engine_arg_table),
 	ARG_END
 };
@@ -468,7 +468,7 @@ static const char *const chat_examples[] = {
 	NULL
 };
 
-static const struct chat_args chat_defaults = {.sampling = SAMPLING_ARGS_DEFAULT, .store = STORE_ARGS_DEFAULT};
+static const struct chat_args chat_defaults = {.sampling = SAMPLING_ARGS_DEFAULT, .kv = KV_ARGS_DEFAULT};
 
 const struct cli_command chat_command = {
 	.args = {"chat", "a conversation (what ds4 alone does)",

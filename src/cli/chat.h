@@ -8,14 +8,13 @@
 #include "cli/line.h"
 #include "cli/prompt.h"
 #include "cli/show.h"
-#include "cli/store.h"
 #include "cli/talks.h"
 
 struct chat_args {
 	struct engine_args engine;
 	struct sampling_args sampling;
 	struct prompt_args prompt;
-	struct store_args store;
+	struct kv_args kv;
 	const char *chats, *conversation;
 	bool go_on;		/* --continue */
 };

@@ -31,11 +31,6 @@ bool place_chats(char *out)
 	return place(out, "XDG_DATA_HOME", ".local/share", "chats");
 }
 
-bool place_kv(char *out)
-{
-	return place(out, "XDG_CACHE_HOME", ".cache", "kv");
-}
-
 enum status place_make(const char *path, struct err *err)
 {
 	char part[PLACE_SIZE];

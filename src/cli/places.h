@@ -12,7 +12,6 @@
 /* Each writes a path to out [PLACE_SIZE]; false when neither the variable nor $HOME says where. */
 bool place_history(char *out);	/* file: $XDG_STATE_HOME/ds4/history, ~/.local/state/ds4/history */
 bool place_chats(char *out);	/* folder: $XDG_DATA_HOME/ds4/chats, ~/.local/share/ds4/chats */
-bool place_kv(char *out);	/* folder: $XDG_CACHE_HOME/ds4/kv, ~/.cache/ds4/kv */
 
 /* Makes the folders of a path up to its last slash, for the owner only. */
 enum status place_make(const char *path, struct err *err);

@@ -25,7 +25,7 @@ static bool commands_terminal(const char *p, size_t left, size_t *n)
 	return c == 0xC2 && left > 1 && (unsigned char)p[1] >= 0x80 && (unsigned char)p[1] < 0xA0;
 }
 
-static void write_safe(struct show *s, FILE *f, const char *p, size_t n)
+static void write_wrapped(struct show *s, FILE *f, const char *p, size_t n)
 {
 	if (f == stdout && term_out_moves())
 		wrap_write(&s->wrap, f, term_width(), p, n);
@@ -41,17 +41,33 @@ static void write_text(struct show *s, FILE *f, const char *p, size_t n)
 	for (size_t i = 0; tty && i < n; i++) {
 		if (!commands_terminal(p + i, n - i, &bad))
 			continue;
-		write_safe(s, f, p + from, i - from);
-		write_safe(s, f, "\xEF\xBF\xBD", 3);
+		write_wrapped(s, f, p + from, i - from);
+		write_wrapped(s, f, "\xEF\xBF\xBD", 3);
 		i += bad - 1;
 		from = i + 1;
 	}
-	write_safe(s, f, p + from, n - from);
+	write_wrapped(s, f, p + from, n - from);
 	if (n) {
 		s->line_open = p[n - 1] != '\n';
 		s->any = true;
 	}
 	fflush(f);
+}
+
+void show_safe(FILE *f, const char *text, size_t n)
+{
+	bool tty = f == stderr ? term_err_tty() : term_out_tty();
+	size_t from = 0, bad;
+
+	for (size_t i = 0; tty && i < n; i++) {
+		if (!commands_terminal(text + i, n - i, &bad))
+			continue;
+		fwrite(text + from, 1, i - from, f);
+		fputs("\xEF\xBF\xBD", f);
+		i += bad - 1;
+		from = i + 1;
+	}
+	fwrite(text + from, 1, n - from, f);
 }
 
 static void break_line(struct show *s, FILE *f)

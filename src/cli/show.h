@@ -21,6 +21,9 @@ struct show {
 /* Writes a piece to standard output as it comes (reasoning: where reasoning_to says). */
 void show_piece(struct show *s, const struct piece *p);
 
+/* Writes text from outside as it is, but at a terminal without what could command it. */
+void show_safe(FILE *f, const char *text, size_t n);
+
 /* After the last piece: ends the styles and the line. */
 void show_end(struct show *s);
 
