@@ -74,8 +74,10 @@ static enum status generate_answer(struct chat *c, const struct token_list *prom
 		chatlog_begin(c->talks.now->log, chat_now(c), thinking, given, n_given);
 	c->show = (struct show){.reasoning_to = term_out_tty() ? stdout : NULL};
 	cli_clear_interrupted();
+	term_echo(false);
 	st = generate(&q, &c->result, err);
 	show_end(&c->show);
+	term_echo(true);
 	return st;
 }
 
@@ -278,7 +280,7 @@ static void talk(struct chat *c)
 			user_turn(c, text.data + 1, text.len - 1);
 		else
 			chat_command_line(c, buf_cstr(&text));
-		if (cli_interrupted() && !term_in_tty())
+		if (cli_ending() || (cli_interrupted() && !term_in_tty()))
 			break;
 		cli_clear_interrupted();	/* it has done its work: the next one is for the prompt */
 	}
@@ -390,23 +392,44 @@ static bool is_saving(const struct chat *c)
 	return term_in_tty() || c->args->chats || c->args->conversation || c->args->go_on;
 }
 
+/* While somebody thinks what to ask, the disk tier writes what has waited. */
+static void on_idle(void *ctx)
+{
+	struct chat *c = ctx;
+
+	tree_poll(c->e->tree);
+}
+
+static enum status open_lines(struct chat *c, struct err *err)
+{
+	char history[PLACE_SIZE];
+	bool keep = place_history(history) && place_make(history, NULL) == OK;
+
+	TRY(line_open(&c->lines, keep ? history : NULL, err));
+	line_set_idle(c->lines, on_idle, c);
+	return OK;
+}
+
 static enum status begin(struct chat *c, struct err *err)
 {
 	struct sampler_params p;
-	char history[PLACE_SIZE], folder[PLACE_SIZE];
+	char folder[PLACE_SIZE];
 
 	TRY(cli_open_engine(&c->e, &c->args->engine, NULL, 0, err));
 	TRY(prompt_init(&c->prompt, &c->args->prompt, c->e, err));
 	TRY(talks_init(&c->talks, c->e, chats_folder(c, folder) ? folder : NULL, is_saving(c), err));
 	if (is_saving(c) || c->args->kv.dir)
 		TRY(cli_open_kv(&c->kv, &c->args->kv, c->e, err));
+	if (term_in_tty() && term_err_tty())
+		term_note("%s, %s, %d thread%s, context of %d tokens.  /help lists the commands.", c->e->name,
+			  c->e->be->name, c->e->opt.threads, c->e->opt.threads == 1 ? "" : "s", (int)c->e->opt.context);
 	TRY(begin_talk(c, err));
 	c->allowed = token_mask_new(c->e->tokenizer);
 	if (!c->allowed)
 		return err_set(err, ERR_MEMORY, "no memory for the token mask");
 	p = cli_sampling(&c->args->sampling, c->e);
 	TRY(sampler_init(&c->sampler, &p, c->e->shape.vocab, c->allowed, err));
-	return line_open(&c->lines, place_history(history) && place_make(history, NULL) == OK ? history : NULL, err);
+	return open_lines(c, err);
 }
 
 static void clear(struct chat *c)
@@ -425,15 +448,13 @@ static void clear(struct chat *c)
 static enum status chat(void *options, struct err *err)
 {
 	struct chat c = {.args = options};
-	enum status st = begin(&c, err);
+	enum status st;
 
-	if (st == OK) {
-		if (term_in_tty() && term_err_tty())
-			term_note("%s, %s, %d thread%s, context of %d tokens.  /help lists the commands.",
-				  c.e->name, c.e->be->name, c.e->opt.threads, c.e->opt.threads == 1 ? "" : "s",
-				  (int)c.e->opt.context);
+	cli_end_in_order();	/* a closed window is no reason to lose what was read */
+	st = begin(&c, err);
+
+	if (st == OK)
 		talk(&c);
-	}
 	clear(&c);
 	if (st != OK || term_in_tty())
 		return st;

@@ -30,6 +30,8 @@ extern const struct cli_command chat_command, run_command, tokenize_command, ren
 
 void cli_signals_install(void);
 void cli_interrupt_twice_kills(void);	/* for commands that answer once; the chat survives any number */
+void cli_end_in_order(void);		/* SIGHUP and SIGTERM only ask for the end; a second one ends the process */
+bool cli_ending(void);			/* they did */
 bool cli_interrupted(void);		/* Ctrl-C since the last clear */
 void cli_clear_interrupted(void);
 const volatile int *cli_interrupt_flag(void);

@@ -20,7 +20,7 @@
 struct kv_options {
 	const char *model, *kv_dir;
 	int64_t space_mb;
-	bool json, all;
+	bool json, all, verify;
 	struct arg_list what;
 };
 
@@ -338,15 +338,20 @@ static enum status verify(struct kv_run *r, struct err *err)
 			  (unsigned long long)v.files, bytes);
 	if (v.bad)
 		return err_set(err, ERR_FORMAT, "%s: %llu files or parts of them are damaged; they are not used, "
-			       "`ds4 kv gc` removes them", kvstore_dir(r->ks), (unsigned long long)v.bad);
+			       "`ds4 kv gc --verify` removes them", kvstore_dir(r->ks), (unsigned long long)v.bad);
 	return OK;
 }
 
 static enum status collect_garbage(struct kv_run *r, struct err *err)
 {
+	struct progress p = {.label = "verifying", .unit = "MiB"};
+	struct kvstore_verify v;
 	struct kvstore_gc g;
 	char before[24], after[24];
 
+	if (r->a->verify)
+		TRY(kvstore_verify(r->ks, on_progress, on_bad, &p, &v, err));
+	progress_clear(&p);
 	TRY(kvstore_gc(r->ks, (uint64_t)r->a->space_mb << 20, &g, err));
 	format_bytes(before, g.before);
 	format_bytes(after, g.after);
@@ -425,9 +430,11 @@ static enum status kv(void *options, struct err *err)
 }
 
 static const struct arg_spec kv_arg_rows[] = {
-	ARG_REST("ls|show|rm|verify|gc [ID]", struct kv_options, what, 0, ARG_LIST_MAX, "what to do (ls), with which conversations"),
+	ARG_REST("ls|show|rm|verify|gc [ID]", struct kv_options, what, 0, ARG_LIST_MAX,
+		 "what to do (ls), with which conversations"),
 	ARG_TEXT("kv-dir", 0, struct kv_options, kv_dir, "DIR", "the folder (the user's folder for caches, ds4/kv)"),
 	ARG_INT("kv-space-mb", 0, struct kv_options, space_mb, 1, 1 << 30, "N", "gc: leave at most N megabytes"),
+	ARG_FLAG("verify", 0, struct kv_options, verify, "gc: compare every checksum first, what is wrong goes"),
 	ARG_FLAG("all", 0, struct kv_options, all, "rm: everything"),
 	ARG_FLAG("json", 0, struct kv_options, json, "JSON instead of text"),
 	CLI_MODEL_ROW(struct kv_options),
@@ -449,8 +456,8 @@ const struct cli_command kv_command = {
 	.args = {"kv", "what is kept on disk of what was read",
 		 "Chat and server keep the state of what they have read, so that no prompt is read twice.  ls lists the "
 		 "conversations in it by their first words, show tells everything about one, rm removes some, verify "
-		 "compares every checksum, gc removes what is damaged, unreachable or too much.  Deleting the folder is safe, "
-		 "too.  Texts are shown for the model of -m.",
+		 "compares every checksum, gc removes what is known to be damaged, unreachable or too much.  Deleting the "
+		 "folder is safe, too.  Texts are shown for the model of -m.",
 		 kv_arg_rows, kv_examples},
 	.defaults = &kv_defaults,
 	.size = sizeof kv_defaults,

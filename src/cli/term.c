@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -24,6 +25,8 @@ static struct {
 	bool colour, cursor;	/* may style; may move the cursor */
 	bool styled_out, styled_err;
 	struct progress *drawn;
+	struct termios before;	/* the echo was turned off */
+	bool silent;
 } screen;
 
 void term_init(void)
@@ -169,8 +172,24 @@ void progress_clear(struct progress *p)
 	screen.drawn = NULL;
 }
 
+void term_echo(bool on)
+{
+	struct termios t;
+
+	if (on && screen.silent)
+		tcsetattr(STDIN_FILENO, TCSADRAIN, &screen.before);
+	if (on || screen.silent || !term_smart() || tcgetattr(STDIN_FILENO, &screen.before) < 0) {
+		screen.silent = screen.silent && !on;
+		return;
+	}
+	t = screen.before;
+	t.c_lflag &= ~(tcflag_t)ECHO;
+	screen.silent = tcsetattr(STDIN_FILENO, TCSADRAIN, &t) == 0;
+}
+
 void term_restore(void)
 {
+	term_echo(true);
 	if (screen.drawn)
 		progress_clear(screen.drawn);
 	term_style(stdout, TERM_PLAIN);

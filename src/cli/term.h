@@ -41,7 +41,10 @@ void progress_show(struct progress *p, int64_t done, int64_t total);
 bool progress_line(struct progress *p, const char *text);
 void progress_clear(struct progress *p);
 
-/* Turns off the style and clears a progress line left on the screen; for the way out. */
+/* Off: what is typed is not shown while the program writes; it waits for the next prompt.  On: as it was before. */
+void term_echo(bool on);
+
+/* Turns off the style, puts the echo back and clears a progress line left on the screen; for the way out. */
 void term_restore(void);
 
 #endif
