@@ -158,7 +158,7 @@ static enum status sample_all(struct run *g, struct err *err)
 			finish(g, FINISH_STOP);
 			return OK;
 		}
-		if (q->max_tokens && (int32_t)ids->n >= q->max_tokens)
+		if (q->max_tokens && (int32_t)(ids->n - q->n_given) >= q->max_tokens)
 			break;
 		if (session_len(q->session) >= q->engine->opt.context) {
 			g->r->full = true;
@@ -168,6 +168,18 @@ static enum status sample_all(struct run *g, struct err *err)
 	}
 	finish(g, FINISH_LENGTH);
 	return OK;
+}
+
+/* Shows what the answer begins with.  False: it was complete already. */
+static bool take_given(struct run *g)
+{
+	for (size_t i = 0; i < g->q->n_given; i++) {
+		if (take_token(g, g->q->given[i]))
+			continue;
+		finish(g, FINISH_STOP);
+		return false;
+	}
+	return true;
 }
 
 enum status generate(const struct generate_request *q, struct generate_result *r, struct err *err)
@@ -187,7 +199,10 @@ enum status generate(const struct generate_request *q, struct generate_result *r
 	}
 	if (q->stops)
 		stops_reset(q->stops);
+	token_append(&r->ids, q->given, q->n_given);
+	session_set_cancel(q->session, cli_interrupt_flag());
 	st = session_sync(q->session, q->prompt->id, (int32_t)q->prompt->n, on_progress, &g, err);
+	session_set_cancel(q->session, NULL);
 	progress_clear(&g.progress);
 	t1 = clock_seconds();
 	r->prompt_seconds = t1 - t0;
@@ -195,7 +210,7 @@ enum status generate(const struct generate_request *q, struct generate_result *r
 	if (st == ERR_CANCELLED) {
 		r->cancelled = true;
 		st = OK;
-	} else if (st == OK) {
+	} else if (st == OK && take_given(&g)) {
 		st = sample_all(&g, err);
 		r->answer_seconds = clock_seconds() - t1;
 	}

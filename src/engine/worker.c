@@ -18,6 +18,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+#define IDLE_POLL 0.25		/* seconds */
+
 enum {
 	PER_STEP = 3,		/* READ, TOKEN, DONE */
 	LEAST_ROOM = 8		/* and WAITING, STARTED, DONE before the first step */
@@ -51,6 +53,7 @@ struct worker {
 	struct job *first, **last;
 	bool stop;
 	struct sched *sched;
+	struct tree *tree;		/* the engine's: its second place has things to do while nobody asks */
 	double patience;
 };
 
@@ -328,7 +331,7 @@ static void *work(void *ctx)
 		sched_counts(w->sched, &before);
 		if (!go_on)
 			break;
-		wait = sched_run_once(w->sched) ? 0 : -1;
+		wait = sched_run_once(w->sched) ? 0 : tree_poll(w->tree) ? IDLE_POLL : -1;
 		sched_counts(w->sched, &after);
 		if (wait == 0 && before.steps == after.steps)
 			wait = 0.002;	/* everybody rests */
@@ -351,6 +354,7 @@ enum status worker_open(struct worker **out, struct engine *e, const struct sche
 		mem_free(w);
 		return st;
 	}
+	w->tree = e->tree;
 	w->last = &w->first;
 	w->patience = patience;
 	pthread_mutex_init(&w->lock, NULL);
