@@ -34,11 +34,14 @@ void replay_close(struct replay *r);	/* flushes; NULL allowed */
 
 void replay_call_id(char out[REPLAY_CALL_ID_SIZE]);
 
+/* A new name for a turn: dialects must hand it out when the reasoning closes, long before the answer is remembered. */
+void replay_carrier(char out[REPLAY_CARRIER_SIZE]);
+
 /* Remembers an answer to c (as it was rendered, without the answer): ids [n] are the sampled tokens without the final
- * EOS, call_id [a->n_calls] the ids that were handed out.  carrier receives the turn's name. */
+ * EOS, call_id [a->n_calls] the ids that were handed out, carrier the name that replay_carrier() made for the turn. */
 enum status replay_remember(struct replay *r, const struct conversation *c, const struct answer *a,
 			    const char *const *call_id, enum thinking thinking, const int32_t *id, size_t n,
-			    char carrier[REPLAY_CARRIER_SIZE], struct err *err);
+			    const char *carrier, struct err *err);
 
 /* Sets message.exact of every assistant message of c that is remembered and unchanged.  A message's carrier
  * (message.carrier) is looked up first, then its call ids, then the hash.  Returns how many. */
