@@ -6,7 +6,8 @@
  *       A mailbox is shared by its client and the engine's thread: who lets go of it last frees it.
  * Careful
  *       - Nobody waits for a mailbox: ready() lets a request rest while there is not room for all that a step can say.
- *       - The mailbox must outlive the request: the engine's thread holds it until SCHED_DONE. */
+ *       - The mailbox must outlive the request: the engine's thread holds it until SCHED_DONE.
+ *       - notify is called with the mailbox's lock, so that mailbox_close() ends it for good. */
 #include "engine/worker.h"
 
 #include <assert.h>
@@ -35,6 +36,7 @@ struct mailbox {
 	double patience;
 	int32_t (*pick)(void *ctx, struct sampler *s, const float *logits);
 	void *pick_ctx;
+	struct mailbox_hooks hooks;
 };
 
 struct job {
@@ -100,7 +102,17 @@ void mailbox_close(struct mailbox *m)
 	if (!m)
 		return;
 	mailbox_cancel(m);
+	pthread_mutex_lock(&m->lock);
+	m->hooks.notify = NULL;
+	pthread_mutex_unlock(&m->lock);
 	let_go(m);
+}
+
+void mailbox_set_hooks(struct mailbox *m, const struct mailbox_hooks *h)
+{
+	pthread_mutex_lock(&m->lock);
+	m->hooks = *h;
+	pthread_mutex_unlock(&m->lock);
 }
 
 static struct timespec in_seconds(double seconds)
@@ -153,6 +165,7 @@ static bool deliver(void *ctx, const struct sched_event *ev)
 {
 	struct mailbox *m = ctx;
 	bool end = ev->kind == SCHED_DONE;
+	void *request_ctx = m->pick_ctx, (*release)(void *);
 	struct mail *at;
 
 	pthread_mutex_lock(&m->lock);
@@ -168,7 +181,12 @@ static bool deliver(void *ctx, const struct sched_event *ev)
 	if (end)
 		m->busy = false;
 	pthread_cond_signal(&m->changed);
+	if (m->hooks.notify)
+		m->hooks.notify(m->hooks.ctx);
+	release = m->hooks.release;
 	pthread_mutex_unlock(&m->lock);
+	if (end && release)
+		release(request_ctx);
 	if (end)
 		let_go(m);
 	return true;
