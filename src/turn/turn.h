@@ -148,6 +148,9 @@ enum status turn_count(const struct turn_context *c, struct turn_request *q, int
 int32_t turn_prompt_tokens(const struct turn *t);
 const int32_t *turn_prompt(const struct turn *t);	/* [turn_prompt_tokens] */
 
+/* The tokens of the answer without end of sentence; none before its FINISH is near.  Borrowed until turn_close(). */
+const int32_t *turn_answer(const struct turn *t, int32_t *n);
+
 /* Hands the turn to the engine's thread.  notify, called from any thread and possibly often, says that turn_read() has
  * something; it must not block.  NULL = the reader waits in turn_read. */
 enum status turn_start(struct turn *t, void (*notify)(void *ctx), void *ctx, struct err *err);
