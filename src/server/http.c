@@ -92,13 +92,18 @@ static void stop_listening(struct http *h)
 	evtimer_del(h->again);
 }
 
+void http_drop(struct http *h)
+{
+	while (h->first)
+		conn_drop(h->first);
+}
+
 void http_close(struct http *h)
 {
 	if (!h)
 		return;
 	stop_listening(h);
-	while (h->first)
-		conn_drop(h->first);
+	http_drop(h);
 	event_free(h->again);
 	mem_free(h);
 }

@@ -65,7 +65,7 @@ struct http_options {
 };
 
 enum status http_open(struct http **out, const struct http_options *o, struct err *err);
-void http_close(struct http *h);	/* drops every connection; exchanges get gone() */
+void http_close(struct http *h);	/* drops every connection */
 
 /* Listens; host NULL is 127.0.0.1 and, where there is one, ::1.  Port 0 takes a free one.  ERR_IO names the address. */
 enum status http_listen(struct http *h, const char *host, int port, struct err *err);
@@ -74,6 +74,7 @@ bool http_loopback(const char *host);	/* NULL, localhost, 127.x.y.z, ::1 */
 
 /* No new connections; idle ones close now, the others after their answer. */
 void http_drain(struct http *h);
+void http_drop(struct http *h);		/* every connection, now; exchanges get gone() */
 int http_connections(const struct http *h);
 int http_active(const struct http *h);	/* of them: with an answer outstanding or unsent */
 bool http_more_connections(const struct http *h);	/* below the limit */

@@ -18,14 +18,14 @@ struct loop {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct event *event;
-	struct task *first, **last;
+	struct wake *first, **last;
 	struct job *job, **last_job;
 	int jobs, threads;
 	pthread_t thread[MAX_THREADS];
 	bool stop;
 };
 
-void task_post(struct loop *l, struct task *t)
+void wake_post(struct loop *l, struct wake *t)
 {
 	bool wake = false;
 
@@ -44,7 +44,7 @@ void task_post(struct loop *l, struct task *t)
 
 static void run_tasks(struct loop *l)
 {
-	struct task *t, *next;
+	struct wake *t, *next;
 
 	pthread_mutex_lock(&l->lock);
 	t = l->first;
@@ -114,7 +114,7 @@ static void *work(void *ctx)
 		pthread_mutex_lock(&l->lock);
 		l->jobs--;
 		pthread_mutex_unlock(&l->lock);
-		task_post(l, &j->back);
+		wake_post(l, &j->back);
 		pthread_mutex_lock(&l->lock);
 	}
 	pthread_mutex_unlock(&l->lock);

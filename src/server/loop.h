@@ -2,7 +2,7 @@
  *
  * A task is a function that runs on the loop; posting it from any thread, while it waits already or not, makes it run
  * once more.  A job first runs on one of a few threads, then comes back to the loop.
- * Thread: task_post and job_post from any thread; the rest on the loop's. */
+ * Thread: wake_post and job_post from any thread; the rest on the loop's. */
 #ifndef DS4_SERVER_LOOP_H
 #define DS4_SERVER_LOOP_H
 
@@ -13,14 +13,14 @@
 struct event_base;
 struct loop;
 
-struct task {
-	void (*run)(struct task *t);
-	struct task *next;		/* loop.c's */
+struct wake {
+	void (*run)(struct wake *t);
+	struct wake *next;		/* loop.c's */
 	bool waiting;
 };
 
 struct job {
-	struct task back;		/* back.run: on the loop, when the work is done */
+	struct wake back;		/* back.run: on the loop, when the work is done */
 	void (*work)(struct job *j);	/* on another thread */
 	struct job *next;
 };
@@ -30,7 +30,7 @@ enum status loop_open(struct loop **out, struct event_base *base, int threads, s
  * their `back` runs without `work`. */
 void loop_close(struct loop *l);
 
-void task_post(struct loop *l, struct task *t);
+void wake_post(struct loop *l, struct wake *t);
 void job_post(struct loop *l, struct job *j);
 int loop_jobs(struct loop *l);	/* waiting and under way */
 
