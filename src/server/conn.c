@@ -112,6 +112,7 @@ static void conn_free(struct conn *c)
 	if (c->next)
 		c->next->prev = c->prev;
 	c->h->n--;
+	c->h->lingering -= c->state == CONN_LINGER;
 	exchange_free(c);
 	if (ssl) {
 		SSL_set_shutdown(ssl, SSL_RECEIVED_SHUTDOWN);
@@ -141,6 +142,7 @@ static void finish(struct conn *c)
 	}
 	shutdown(bufferevent_getfd(c->bev), SHUT_WR);
 	bufferevent_setwatermark(c->bev, EV_READ, 0, READ_AHEAD);
+	c->h->lingering++;
 	enter(c, CONN_LINGER);
 }
 

@@ -214,7 +214,7 @@ int http_connections(const struct http *h)
 
 bool http_more_connections(const struct http *h)
 {
-	return h->n <= h->o.limits.connections;
+	return h->n - h->lingering <= h->o.limits.connections;
 }
 
 int http_active(const struct http *h)

@@ -17,6 +17,7 @@ struct http {
 	struct event *again;		/* accepting pauses when there are no descriptors left */
 	struct conn *first;
 	int n;				/* connections */
+	int lingering;			/* of them: CONN_LINGER */
 	size_t bodies;			/* bytes of all exchanges' bodies */
 	bool draining;
 };

@@ -70,8 +70,11 @@ static bool parse_target(struct http_head *h, char *target, struct http_refusal 
 		return refuse(why, 414, "the request target is longer than 8192 bytes");
 	if (!strncasecmp(target, "http://", 7) || !strncasecmp(target, "https://", 8)) {
 		target = strchr(strstr(target, "//") + 2, '/');
-		if (!target)
-			target = (char[]){"/"};
+		if (!target) {
+			h->path = "/";
+			h->query = "";
+			return true;
+		}
 	}
 	for (const char *p = target; *p; p++)
 		if ((unsigned char)*p <= 0x20 || (unsigned char)*p == 0x7f)
