@@ -6,6 +6,7 @@
  *       that their open file is no longer the one of that name and open it again.
  * Careful
  *       - A lock that somebody keeps (a stopped process) must not stop us: after two seconds the turns are given up.
+ *       - Appending does not sync: a killed process loses nothing by that, a power cut may take the last turns.
  *       - Sizes are asked again under the lock each time: others append too.
  *       - After a write that failed, the file is cut back; if even that fails, readers skip the half record. */
 #include <errno.h>
@@ -221,7 +222,7 @@ void replay_file_open(struct replay_file *f)
 
 void replay_file_close(struct replay_file *f)
 {
-	if (f->fd >= 0 && !f->read_only)
+	if (f->fd >= 0 && f->unsynced)
 		fsync(f->fd);
 	give_up(f);
 	mem_free(f->path);
@@ -267,6 +268,7 @@ static void append(struct replay_file *f, const struct buf *b, uint64_t at)
 		warn(f, TROUBLE_WRITE, "no memory to write, some " MEMORY_ONLY, "");
 	} else if (write_at(f->fd, b->data, b->len, at)) {
 		f->known = at + b->len;
+		f->unsynced = true;
 	} else {
 		warn(f, TROUBLE_WRITE, "cannot be written, some " MEMORY_ONLY, strerror(errno));
 		if (ftruncate(f->fd, (off_t)f->known) < 0)
@@ -353,6 +355,7 @@ void replay_file_compact(struct replay_file *f, replay_next *next, void *ctx)
 		f->fd = fd;
 		f->known = size;
 		f->garbage = 0;
+		f->unsynced = false;
 		sync_folder(f->path);
 	} else {
 		warn(f, TROUBLE_WRITE, "cannot be written anew", strerror(errno));

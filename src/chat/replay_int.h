@@ -97,7 +97,7 @@ size_t record_scan(struct record_scan *s, const uint8_t *p, size_t n, bool ends_
 struct replay_file {
 	char *path;
 	int fd;				/* -1: nothing is read or written any more */
-	bool read_only;
+	bool read_only, unsynced;
 	uint32_t vocab;
 	uint64_t vocabulary;
 	uint64_t known;			/* bytes of the file whose records have been taken */
