@@ -132,6 +132,7 @@ static enum status read_step(struct session *s, const int32_t *token, int32_t n,
 		kv_checkpoint(s->kv);
 	if (s->n / GEOM_BLOCK != (s->n - n) / GEOM_BLOCK)
 		tree_publish(s->e->tree, s->kv, s->token);
+	tree_poll(s->e->tree);
 	return OK;
 }
 

@@ -19,6 +19,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+#define IDLE_POLL 0.25		/* seconds */
+
 enum {
 	PER_STEP = 3,		/* READ, TOKEN, DONE */
 	LEAST_ROOM = 8		/* and WAITING, STARTED, DONE before the first step */
@@ -53,6 +55,7 @@ struct worker {
 	struct job *first, **last;
 	bool stop;
 	struct sched *sched;
+	struct tree *tree;		/* the engine's: its second place has things to do while nobody asks */
 	double patience;
 	struct engine *engine;
 	struct worker_stats stats;	/* under the lock */
@@ -387,6 +390,8 @@ static void *work(void *ctx)
 		wait = sched_run_once(w->sched) ? 0 : -1;
 		sched_counts(w->sched, &after);
 		note(w, after.steps > before.steps ? clock_seconds() - begun : -1);
+		if (wait < 0 && tree_poll(w->tree))
+			wait = IDLE_POLL;
 		if (wait == 0 && before.steps == after.steps)
 			wait = 0.002;	/* everybody rests */
 	}
@@ -408,6 +413,7 @@ enum status worker_open(struct worker **out, struct engine *e, const struct sche
 		mem_free(w);
 		return st;
 	}
+	w->tree = e->tree;
 	w->last = &w->first;
 	w->patience = patience;
 	w->engine = e;
