@@ -49,6 +49,21 @@ void mailbox_set_hooks(struct mailbox *m, const struct mailbox_hooks *h);
  * mailbox.  What sched_submit() refuses arrives as SCHED_DONE with the error. */
 enum status worker_submit(struct worker *w, const struct sched_request *r, struct mailbox *m, struct err *err);
 
+/* What the engine's thread has done and holds, as of its last step; from any thread. */
+enum { WORKER_STEP_BOUNDS = 16 };
+extern const double worker_step_bound[WORKER_STEP_BOUNDS];	/* seconds, ascending */
+
+struct worker_stats {
+	struct sched_counts counts;
+	struct tree_stats tree;
+	int32_t blocks, blocks_limit, checks, checks_limit;	/* of the pool: in use, allowed */
+	uint64_t block_bytes, check_bytes;			/* of each */
+	double step_seconds;					/* all steps together */
+	uint64_t step_count[WORKER_STEP_BOUNDS + 1];		/* steps by how long they took; the last: longer than all */
+};
+
+void worker_stats(struct worker *w, struct worker_stats *out);
+
 /* Takes the oldest event; waits up to `seconds` for one.  False: there is none. */
 bool mailbox_read(struct mailbox *m, struct mail *out, double seconds);
 
