@@ -54,7 +54,7 @@ MUTATION   := %_mutation_test.c %/mutation_test.c
 ASAN_FILES := tests/unit/base/% tests/unit/quant/% tests/unit/gguf/% tests/unit/tokenizer/% tests/unit/chat/% tests/unit/hub/% \
               tests/unit/workshop/refusal_test.c tests/unit/workshop/imatrix% \
               tests/unit/engine/engine_test.c tests/unit/engine/stops_test.c $(MUTATION)
-TSAN_FILES := tests/unit/base/% tests/unit/backend/% tests/unit/engine/% tests/unit/hub/%
+TSAN_FILES := tests/unit/base/% tests/unit/backend/% tests/unit/engine/% tests/unit/hub/% tests/unit/chat/replay_test.c
 
 PLAIN_TESTS := $(call only,$(filter-out $(MUTATION),$(TEST_SRC)))
 ASAN_TESTS  := $(call only,$(filter $(ASAN_FILES),$(TEST_SRC)))
@@ -85,12 +85,16 @@ ifeq ($(VARIANT),tsan)
 WARN += -Wno-unknown-warning-option -Wno-tsan
 endif
 
+EVENT := libevent libevent_pthreads libevent_openssl
 FLAGS = -std=gnu11 $(OPT_$(VARIANT)) $(FP) -pthread $(WARN) -Isrc \
-        $(call pkg,--cflags,jansson) $(call pkg,--cflags,libcurl) $(call pkg,--cflags,libcrypto) $(CPPFLAGS) $(CFLAGS)
+        $(call pkg,--cflags,jansson) $(call pkg,--cflags,libcurl) $(call pkg,--cflags,libcrypto) \
+        $(call pkg,--cflags,$(EVENT)) $(call pkg,--cflags,libpcre2-8) $(CPPFLAGS) $(CFLAGS)
 CLI_FLAGS  = $(call pkg,--cflags,libedit) -DDS4_VERSION='"$(VERSION)"' -DDS4_PREFIX='"$(PREFIX)"'
 TEST_FLAGS = -Itests $(call pkg,--cflags,cmocka)
 LIBS  = $(or $(call pkg,--libs,jansson),-ljansson) $(or $(call pkg,--libs,libedit),-ledit) \
-        $(or $(call pkg,--libs,libcurl),-lcurl) $(or $(call pkg,--libs,libcrypto),-lcrypto) -lm
+        $(or $(call pkg,--libs,libcurl),-lcurl) $(or $(call pkg,--libs,libpcre2-8),-lpcre2-8) \
+        $(or $(call pkg,--libs,$(EVENT)),-levent -levent_pthreads -levent_openssl) \
+        $(or $(call pkg,--libs,libssl),-lssl) $(or $(call pkg,--libs,libcrypto),-lcrypto) -lm
 CMOCKA = $(or $(call pkg,--libs,cmocka),-lcmocka)
 
 AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mgfni -mf16c -mfma

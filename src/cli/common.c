@@ -142,28 +142,35 @@ enum status cli_choose_model(const char **out, const char *asked, struct err *er
 
 /* ------------------------------------------------------------------ engine and sampling */
 
+enum status cli_engine_options(struct engine_options *o, const struct engine_args *a,
+			       const struct numerics_args *numerics, int32_t max_logits, struct err *err)
+{
+	TRY(cli_choose_model(&o->model, a->model, err));
+	o->backend = backend_names[a->backend];
+	o->threads = (int)a->threads;
+	o->context = (int32_t)a->context;
+	o->chunk = (int32_t)a->chunk;
+	o->max_logits = max_logits;
+	o->memory_limit = (uint64_t)a->memory;
+	if (numerics) {
+		o->numerics.fp8 = numerics->fp8;
+		o->numerics.fp4 = numerics->fp4;
+		/* Packed rows are rounded ones. */
+		o->numerics.packed = numerics->fp8 && numerics->fp4 && !numerics->wide_rows;
+		if ((!o->numerics.fp8 || !o->numerics.fp4 || !o->numerics.packed) && strcmp(o->backend, "ref"))
+			return err_set(err, ERR_ARGUMENT,
+				       "--no-fp8, --no-fp4 and --wide-rows need --backend ref, got %s",
+				       o->backend);
+	}
+	return OK;
+}
+
 enum status cli_open_engine(struct engine **out, const struct engine_args *a, const struct numerics_args *numerics,
 			    int32_t max_logits, struct err *err)
 {
 	struct engine_options o = ENGINE_OPTIONS_DEFAULT;
 
-	TRY(cli_choose_model(&o.model, a->model, err));
-	o.backend = backend_names[a->backend];
-	o.threads = (int)a->threads;
-	o.context = (int32_t)a->context;
-	o.chunk = (int32_t)a->chunk;
-	o.max_logits = max_logits;
-	o.memory_limit = (uint64_t)a->memory;
-	if (numerics) {
-		o.numerics.fp8 = numerics->fp8;
-		o.numerics.fp4 = numerics->fp4;
-		/* Packed rows are rounded ones. */
-		o.numerics.packed = numerics->fp8 && numerics->fp4 && !numerics->wide_rows;
-		if ((!o.numerics.fp8 || !o.numerics.fp4 || !o.numerics.packed) && strcmp(o.backend, "ref"))
-			return err_set(err, ERR_ARGUMENT,
-				       "--no-fp8, --no-fp4 and --wide-rows need --backend ref, got %s",
-				       o.backend);
-	}
+	TRY(cli_engine_options(&o, a, numerics, max_logits, err));
 	return engine_open(out, &o, err);
 }
 

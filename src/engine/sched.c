@@ -341,6 +341,7 @@ bool sched_run_once(struct sched *s)
 		run_step(s, n, decode);
 	}
 	sweep(s);
+	tree_poll(s->e->tree);
 	return s->task != NULL;
 }
 

@@ -31,6 +31,7 @@ struct session {
 	float *logits;		/* [V] after token n-1 */
 	bool has_logits;
 	int32_t reused;
+	const volatile int *cancel;	/* looked at while a prompt is read */
 };
 
 enum status session_open(struct session **out, struct engine *e, struct err *err)
@@ -55,6 +56,36 @@ enum status session_open(struct session **out, struct engine *e, struct err *err
 out:
 	session_close(s);
 	return st;
+}
+
+enum status session_fork(struct session **out, const struct session *from, struct err *err)
+{
+	struct session *s;
+	struct kv *kv;
+	enum status st;
+
+	TRY(session_open(out, from->e, err));
+	s = *out;
+	st = kv_fork(&kv, from->kv, err);
+	if (st != OK) {
+		session_close(s);
+		*out = NULL;
+		return st;
+	}
+	kv_close(s->kv);
+	s->kv = kv;
+	s->n = from->n;
+	s->has_logits = from->has_logits;
+	s->cancel = from->cancel;
+	memcpy(s->token, from->token, (size_t)from->n * sizeof *s->token);
+	if (from->has_logits)
+		memcpy(s->logits, from->logits, (size_t)from->e->shape.vocab * sizeof *s->logits);
+	return OK;
+}
+
+void session_set_cancel(struct session *s, const volatile int *flag)
+{
+	s->cancel = flag;
 }
 
 /* Accepts NULL and half-built. */
@@ -83,10 +114,11 @@ void session_reset(struct session *s)
 }
 
 /* Reads n more tokens in one step and takes a checkpoint if they end a block.  want: the last one's logits. */
-static enum status read_step(struct session *s, const int32_t *token, int32_t n, bool want, struct err *err)
+static enum status read_step(struct session *s, const int32_t *token, int32_t n, bool want,
+			     const volatile int *cancel, struct err *err)
 {
 	struct forward_part part = {.kv = s->kv, .token = token, .n = n, .last_logits = want};
-	enum status st = forward_step(s->e->forward, &part, 1, s->logits, NULL, err);
+	enum status st = forward_step(s->e->forward, &part, 1, s->logits, cancel, err);
 
 	if (st != OK) {
 		fall_back(s, s->n);
@@ -100,6 +132,7 @@ static enum status read_step(struct session *s, const int32_t *token, int32_t n,
 		kv_checkpoint(s->kv);
 	if (s->n / GEOM_BLOCK != (s->n - n) / GEOM_BLOCK)
 		tree_publish(s->e->tree, s->kv, s->token);
+	tree_poll(s->e->tree);
 	return OK;
 }
 
@@ -124,7 +157,7 @@ static enum status prefill(struct session *s, const int32_t *token, int32_t n, s
 		if (s->n == n)
 			return OK;
 		end = step_end(s->n, n, s->e->opt.chunk);
-		TRY(read_step(s, token + s->n, end - s->n, end == n, err));
+		TRY(read_step(s, token + s->n, end - s->n, end == n, s->cancel, err));
 	}
 }
 
@@ -190,7 +223,7 @@ enum status session_push(struct session *s, int32_t token, struct err *err)
 		return err_set(err, ERR_LIMIT, "the context is full: %d tokens read, it holds %d", (int)s->n,
 			       (int)s->e->opt.context);
 	TRY(check_tokens(s, &token, 0, 1, err));
-	return read_step(s, &token, 1, true, err);
+	return read_step(s, &token, 1, true, NULL, err);
 }
 
 enum status session_rewind(struct session *s, int32_t n, struct err *err)

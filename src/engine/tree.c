@@ -17,8 +17,11 @@
 #include "base/hash.h"
 #include "base/mem.h"
 
-enum { YOUNG = 8 };	/* age at birth, in blocks: how much the newest are preferred (checkpoints end up spaced evenly
-			 * over the last blocks, then ever wider) */
+enum {
+	YOUNG = 8,	/* age at birth, in blocks: how much the newest are preferred (checkpoints end up spaced evenly over
+			 * the last blocks, then ever wider) */
+	TIER_TRIES = 4	/* to load from a second place that is damaged */
+};
 
 struct node {
 	struct tree_key key;
@@ -136,7 +139,8 @@ static struct tree_item item_of(const struct tree *t, const struct node *n)
 {
 	return (struct tree_item){.key = n->key, .before = n->parent ? n->parent->key : t->fingerprint,
 				  .end = n->depth * GEOM_BLOCK, .token = n->token, .block = n->block,
-				  .check = n->check, .hits = n->hits, .age = t->clock - n->used};
+				  .check = n->check, .hits = n->hits, .age = t->clock - n->used,
+				  .children = n->children};
 }
 
 static void tell_added(struct tree *t, const struct node *n, bool check)
@@ -331,6 +335,11 @@ void tree_set_tier(struct tree *t, const struct tree_tier *tier)
 	t->tier = tier ? *tier : (struct tree_tier){0};
 }
 
+bool tree_poll(struct tree *t)
+{
+	return t->tier.poll && t->tier.poll(t->tier.ctx);
+}
+
 /* ------------------------------------------------------------------ publishing */
 
 static void publish_checks(struct tree *t, struct kv *kv)
@@ -477,8 +486,11 @@ static struct node *from_tier(struct tree *t, const int32_t *token, int32_t n, s
 		return have;
 	for (int32_t i = 0; i < blocks; i++)
 		key[i] = at = tree_key_next(at, token + (size_t)i * GEOM_BLOCK);
-	to = t->tier.find(t->tier.ctx, key, blocks, first);
-	if (to > first && to <= blocks) {
+	/* What cannot be loaded is not found again: then the next best. */
+	for (int tries = 0; !got && tries < TIER_TRIES; tries++) {
+		to = t->tier.find(t->tier.ctx, key, token, blocks, first);
+		if (to <= first || to > blocks)
+			break;
 		for (; last && last->depth > to; last = last->parent)
 			known--;
 		if (have)
@@ -517,6 +529,11 @@ enum status tree_take(struct tree *t, struct kv *kv, const int32_t *token, int32
 	from->hits++;
 	t->stats.hits++;
 	t->stats.tokens_saved += (uint64_t)kv->len;
+	if (t->tier.taken) {
+		struct tree_item item = item_of(t, from);
+
+		t->tier.taken(t->tier.ctx, &item);
+	}
 	return OK;
 }
 
@@ -526,6 +543,17 @@ void tree_stats(const struct tree *t, struct tree_stats *out)
 {
 	*out = t->stats;
 	out->blocks = t->n_node;
+}
+
+bool tree_get(const struct tree *t, struct tree_key key, struct tree_item *out)
+{
+	const struct node *n = t->bucket[key.low & (t->n_bucket - 1)];
+
+	while (n && (n->key.low != key.low || n->key.high != key.high))
+		n = n->next;
+	if (n)
+		*out = item_of(t, n);
+	return n != NULL;
 }
 
 void tree_each(const struct tree *t, void (*fn)(void *ctx, const struct tree_item *item), void *ctx)

@@ -79,6 +79,7 @@ struct tree_item {
 	struct kv_tail *check;		/* NULL = none */
 	uint32_t hits;
 	uint64_t age;			/* blocks entered and prefixes taken since it was last used */
+	int32_t children;		/* nodes that go on from here */
 };
 
 /* All functions run on the engine's thread; any may be NULL. */
@@ -89,15 +90,26 @@ struct tree_tier {
 	/* Memory is about to let go of the checkpoint, or of the block (and its checkpoint).  Last chance to keep it
 	 * elsewhere.  False: not now (it is being written): something else goes. */
 	bool (*leaving)(void *ctx, const struct tree_item *item, bool block);
-	/* How many of the blocks key[0..n) it could load, up to a checkpoint behind the last: 0, or > have. */
-	int32_t (*find)(void *ctx, const struct tree_key *key, int32_t n, int32_t have);
+	/* How many of the blocks key[0..n) it could load, up to a checkpoint behind the last: 0, or > have.
+	 * token [n * 128]: what the keys stand for. */
+	int32_t (*find)(void *ctx, const struct tree_key *key, const int32_t *token, int32_t n, int32_t have);
 	/* Fills blocks from..to-1 and the checkpoint behind to-1.  Whatever went wrong: a status, and the tree does
 	 * without. */
 	enum status (*load)(void *ctx, const struct tree_key *key, int32_t from, int32_t to,
 			    struct kv_block *const *block, struct kv_tail *check, struct err *err);
+	/* A timeline continues from here, wherever it came from. */
+	void (*taken)(void *ctx, const struct tree_item *item);
+	/* Between steps: time for what has waited.  True: again in a while, even if no step comes. */
+	bool (*poll)(void *ctx);
 };
 
+/* Called by whoever drives the engine, between steps and now and then while idle, as long as it says true. */
+bool tree_poll(struct tree *t);
+
 void tree_set_tier(struct tree *t, const struct tree_tier *tier);	/* NULL removes it; copied */
+
+/* The node of a key; false: there is none. */
+bool tree_get(const struct tree *t, struct tree_key key, struct tree_item *out);
 
 /* Calls fn for every node, parents before children is not promised; fn must not change the tree. */
 void tree_each(const struct tree *t, void (*fn)(void *ctx, const struct tree_item *item), void *ctx);

@@ -188,7 +188,7 @@ const struct dialect dialect_chat = {
 	.parse = chat_parse,
 	.open = chat_open,
 	.event = chat_event,
-	.fail = chat_fail,
+	.fail = chat_failed,
 	.close = chat_close,
 	.error = api_error_write_openai,
 };

@@ -10,7 +10,7 @@ bool chat_parse(json_t *body, const struct dialect_env *env, struct api_request 
 
 struct writer *chat_open(const struct api_request *q, const struct dialect_env *env, int32_t prompt_tokens);
 void chat_event(struct writer *w, const struct turn_event *ev, struct buf *out);
-void chat_fail(struct writer *w, const struct api_error *e, struct buf *out);
+void chat_failed(struct writer *w, const struct api_error *e, struct buf *out);
 void chat_close(struct writer *w);
 
 /* "stop", "length" or "tool_calls" */

@@ -196,7 +196,7 @@ static void stream_finish(struct writer *w, const struct turn_event *ev, struct 
 	buf_str(out, "data: [DONE]\n\n");
 }
 
-void chat_fail(struct writer *w, const struct api_error *e, struct buf *out)
+void chat_failed(struct writer *w, const struct api_error *e, struct buf *out)
 {
 	if (w->b.ended)
 		return;
@@ -225,7 +225,7 @@ static void stream_event(struct writer *w, const struct turn_event *ev, struct b
 	case TURN_FINISH:
 		if (ev->finish == TURN_ERROR) {
 			api_error_from(&e, &dialect_chat, ev->err);
-			chat_fail(w, &e, out);
+			chat_failed(w, &e, out);
 			break;
 		}
 		stream_finish(w, ev, out);

@@ -651,13 +651,16 @@ static bool shelf_leaving(void *ctx, const struct tree_item *item, bool block)
 	return true;
 }
 
-static int32_t shelf_find(void *ctx, const struct tree_key *key, int32_t n, int32_t have)
+static int32_t shelf_find(void *ctx, const struct tree_key *key, const int32_t *token, int32_t n, int32_t have)
 {
 	struct shelf *sh = ctx;
 	int32_t best = 0;
 
 	for (int32_t i = have; i < n; i++) {
 		struct stored *s = stored(sh, key[i]);
+
+		if (i > 0)
+			assert_memory_equal(&key[i], &(struct tree_key[]){tree_key_next(key[i - 1], token + 128 * i)}, sizeof *key);
 
 		if (s && s->check)
 			best = i + 1;
@@ -684,7 +687,7 @@ static enum status shelf_load(void *ctx, const struct tree_key *key, int32_t fro
 static void what_memory_lets_go_of_comes_back_from_a_tier(void **state)
 {
 	struct shelf sh = {0};
-	struct tree_tier tier = {&sh, NULL, shelf_leaving, shelf_find, shelf_load};
+	struct tree_tier tier = {.ctx = &sh, .leaving = shelf_leaving, .find = shelf_find, .load = shelf_load};
 	int32_t t[1024];
 	struct err err = {0};
 	struct tree_stats st;
