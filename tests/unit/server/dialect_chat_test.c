@@ -139,7 +139,7 @@ static void nothing_said_means_the_defaults(void **state)
 		assert_int_equal(q.turn.thinking, THINKING_ON);
 		assert_int_equal(q.turn.effort, EFFORT_HIGH);
 		assert_int_equal(q.turn.thinking_budget, -1);
-		assert_int_equal(q.turn.max_tokens, 393216);
+		assert_int_equal(q.turn.max_tokens, -1);
 		assert_true(q.turn.sampling.temperature == 1 && q.turn.sampling.top_p == 1);
 		assert_true(q.turn.sampling.min_p == 0.05f && q.turn.sampling.top_k == 0);
 		assert_int_equal(q.turn.sampling.seed, 99);	/* the server's */
