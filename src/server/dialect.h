@@ -48,7 +48,8 @@ struct api_tool {
 
 /* One request as parsed: everything that outlives the body's JSON.  Zero-initialise. */
 struct api_request {
-	struct turn_request turn;	/* points into the members below; turn_open() takes turn.conversation over */
+	struct turn_request turn;	/* points into the members below; turn_open() takes turn.conversation over.
+					 * max_tokens < 0: the request names no limit, the server's holds */
 	struct token_list raw;		/* memory of turn.raw */
 	struct stop_string *stop;	/* memory of turn.stop: one block, with the bytes */
 	char *model;			/* as the client spelt it */
@@ -62,6 +63,7 @@ struct api_request {
 	bool echo;			/* completions: the prompt is part of the text */
 	char *echo_text;		/* completions: that prompt [n_echo] */
 	size_t n_echo;
+	size_t echo_at, n_echo_ids;	/* completions: where its tokens are in raw */
 	bool summary, encrypted;	/* responses */
 	int32_t cache_written;		/* messages: prompt tokens up to the last cache_control breakpoint, or 0 */
 };
