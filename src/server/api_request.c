@@ -6,6 +6,7 @@
  *         "none", which wins over the model's name (deepseek-chat: off).
  *       - While thinking the hosted API ignores sampling parameters; so does parse_end(), unless the server was told
  *         otherwise.  They are checked all the same. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,7 +84,7 @@ bool parse_sampling(struct parsing *p)
 
 	if (!get_number(&p->body, "temperature", 0, 2, &t) || !field_number(&top_p, 0, 1, &P) ||
 	    !get_int(&p->body, "top_k", -1, INT64_MAX, &k) || !get_number(&p->body, "min_p", 0, 1, &m) ||
-	    !field_number(&seed, -1e300, 1e300, &n))
+	    !field_number(&seed, -HUGE_VAL, HUGE_VAL, &n))
 		return false;
 	if (P == 0)
 		return field_fail(&top_p, "expected a number above 0 and up to 1, found 0");

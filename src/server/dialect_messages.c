@@ -122,9 +122,9 @@ static bool block_type(const struct field *block, struct slice *type)
 static bool read_user(struct reader *r, const struct field *content)
 {
 	struct buf text = BUF_CAP(BUF_MAX);
-	bool any = false, ok = true;
+	bool any = false, ok = say_begin(&r->p);	/* breakpoints count it */
 
-	if (!json_is_array(content->v)) {
+	if (ok && !json_is_array(content->v)) {
 		ok = read_parts(content, "", &text) && flush_text(r, &text, true);
 		buf_clear(&text);
 		return ok;
@@ -308,7 +308,7 @@ static int32_t count_written(const struct reader *r)
 	if (chat_render_ids(&part, &o, p->env->tokenizer, &ids, NULL) != OK || ids.n > INT32_MAX)
 		ids.n = 0;
 	n = (int32_t)ids.n;
-	if (n > 2 && part.messages[part.n - 1].role != ROLE_ASSISTANT)
+	if (n > 2 && (part.messages[part.n - 1].role == ROLE_USER || part.messages[part.n - 1].role == ROLE_TOOL))
 		n -= 2;	/* the transition to an answer does not stand there yet */
 	token_list_clear(&ids);
 	return n;
