@@ -46,8 +46,8 @@ static void apply(struct index *x, const char *p, size_t n)
 		if (!e)
 			continue;
 		e->hits = (uint32_t)get(p + 24, 4);
-		if (get(p + 16, 8) > e->used)
-			e->used = get(p + 16, 8);
+		if ((double)get(p + 16, 8) > e->used)
+			e->used = (double)get(p + 16, 8);
 	}
 }
 
@@ -86,7 +86,7 @@ static void build(struct kvstore *ks, struct buf *b)
 			continue;
 		add(b, e->key.low, 8);
 		add(b, e->key.high, 8);
-		add(b, e->used, 8);
+		add(b, (uint64_t)e->used, 8);
 		add(b, e->hits, 4);
 		add(b, 0, 4);
 	}
