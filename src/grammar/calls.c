@@ -260,7 +260,7 @@ static enum status build_nodes(struct grammar *g, const struct grammar_options *
 		const char *kept;
 
 		node[i] = -1;
-		if (!is_strict(tool) || !p)
+		if (!o->strict || !is_strict(tool) || !p)
 			continue;
 		snprintf(path, sizeof path, "tools/%zu/parameters#", i);
 		kept = grammar_copy(g, path, strlen(path));

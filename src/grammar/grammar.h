@@ -36,9 +36,10 @@ struct grammar_options {
 				 * official spelling from its two line breaks on; NULL = no calls */
 	const char *only_tool;	/* and only calls of this one; NULL = of any */
 	bool one_call;
+	bool strict;		/* arguments of tools that say "strict": true are constrained to their schema */
 };
 
-/* Arguments of tools that say "strict": true are constrained to their schema, others are free.
+/* Arguments that are not constrained are free: anything up to the end of their call.
  * Errors: ERR_ARGUMENT (G3), ERR_MEMORY. */
 enum status grammar_new(struct grammar **out, const struct grammar_options *o, struct err *err);
 void grammar_free(struct grammar *g);			/* accepts NULL */

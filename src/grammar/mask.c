@@ -49,7 +49,7 @@ enum status vocabulary_new(struct vocabulary **out, const struct tokenizer *t, s
 		size_t n;
 		const char *p = token_bytes(t, id, &n);
 
-		if (!tokenizer_is_added(t, id) && n && n <= LONGEST)
+		if (!tokenizer_is_added(t, id) && n && n <= LONGEST && !memchr(p, GRAMMAR_MARKER, n))
 			v->entry[v->n++] = (struct entry){id, (uint16_t)n, 0, p};
 	}
 	qsort(v->entry, (size_t)v->n, sizeof *v->entry, by_bytes);

@@ -313,7 +313,7 @@ static const char tools_text[] =
 static bool calls_take(const char *only, bool one, const char *text)
 {
 	json_t *tools = json_parse(tools_text, strlen(tools_text), NULL);
-	struct grammar_options o = {.tools = tools, .only_tool = only, .one_call = one};
+	struct grammar_options o = {.tools = tools, .only_tool = only, .one_call = one, .strict = true};
 	struct grammar *g;
 	struct matcher *m;
 	struct err err = {0};
