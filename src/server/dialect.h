@@ -62,6 +62,7 @@ struct api_request {
 	bool echo;			/* completions: the prompt is part of the text */
 	char *echo_text;		/* completions: that prompt [n_echo] */
 	size_t n_echo;
+	size_t echo_at, n_echo_ids;	/* completions: where its tokens are in raw */
 	bool summary, encrypted;	/* responses */
 	int32_t cache_written;		/* messages: prompt tokens up to the last cache_control breakpoint, or 0 */
 };

@@ -88,17 +88,13 @@ static bool read_result(struct reader *r, const struct field *block)
 	struct field id_field = field_get(block, "tool_use_id"), content = field_get(block, "content");
 	struct slice id = {.p = NULL};
 	struct buf b = BUF_CAP(BUF_MAX);
-	char *copy;
 	bool ok;
 
 	if (!field_text(&id_field, &id))
 		return false;
 	if (!id.p)
 		return field_missing(&id_field);
-	copy = slice_copy(id);
-	ok = copy && json_object_get(r->calls, copy);
-	mem_free(copy);
-	if (!ok) {
+	if (!json_object_getn(r->calls, id.p, id.n)) {
 		api_error_set(r->p.body.e, 400, "messages", NULL,
 			      "Anthropic continuation state is not available for tool_use_id %.*s; retry by replaying "
 			      "the full messages history", slice_shown(id), id.p);
@@ -158,7 +154,6 @@ static bool read_call(struct reader *r, struct message *m, const struct field *b
 	struct field input = field_get(block, "input");
 	struct slice name = {.p = NULL}, id = {.p = NULL};
 	struct buf b = BUF_CAP(BUF_MAX);
-	char *copy;
 	bool ok;
 
 	if (!field_text(&name_field, &name) || !field_text(&id_field, &id) || !field_object(&input))
@@ -171,11 +166,9 @@ static bool read_call(struct reader *r, struct message *m, const struct field *b
 		json_write_python(&b, input.v);
 	else
 		buf_str(&b, "{}");
-	copy = slice_copy(id);
-	ok = copy && buf_ok(&b) && json_object_set_new_nocheck(r->calls, copy, json_true()) == 0;
+	ok = buf_ok(&b) && json_object_setn_new_nocheck(r->calls, id.p, id.n, json_true()) == 0;
 	if (ok)
 		say_call(&r->p, m, id, name.p, b.data, b.len);
-	mem_free(copy);
 	buf_clear(&b);
 	return ok || parsing_no_memory(&r->p);
 }

@@ -158,6 +158,20 @@ static void answers_have_these_bytes(void **state)
 		      "data: [DONE]\n\n");
 }
 
+/* The tokens of a suffix, and those around, are not part of the text. */
+static void an_echo_shows_the_prompt_alone(void **state)
+{
+	static const struct script s[] = {CONTENT("Hi"), FINISH(TURN_STOP)};
+	struct buf out = BUF_CAP(BUF_MAX);
+
+	(void)state;
+	ANSWER(&dialect_completions, "{\"prompt\":\"A\",\"suffix\":\"B\",\"echo\":true,\"logprobs\":0}", s, 0, &out);
+	if (!strstr(buf_cstr(&out), "\"text\":\"AHi\",\"index\":0,\"logprobs\":{\"tokens\":[\"A\"],\"token_logprobs\":[null],"
+				    "\"top_logprobs\":[null],\"text_offset\":[0]}"))
+		fail_msg("%s", buf_cstr(&out));
+	buf_clear(&out);
+}
+
 /* BOS is put in front of the prompt: what READ says is of its tokens, which come after.  Offsets count characters. */
 static void log_probabilities_are_four_lists(void **state)
 {
@@ -215,6 +229,7 @@ int main(void)
 		cmocka_unit_test(the_server_may_wrap_prompts_in_a_chat),
 		cmocka_unit_test(what_is_wrong_is_named),
 		cmocka_unit_test(answers_have_these_bytes),
+		cmocka_unit_test(an_echo_shows_the_prompt_alone),
 		cmocka_unit_test(log_probabilities_are_four_lists),
 	};
 
