@@ -188,6 +188,7 @@ void index_chains(struct index *x);		/* children and reach of every entry */
 /* ------------------------------------------------------------------ uses.c */
 
 void uses_read(struct kvstore *ks);		/* while opening */
+void uses_apply(struct index *x, const char *p, size_t n);	/* any bytes */
 void uses_write(struct kvstore *ks);		/* not locked; failing is no error */
 
 /* ------------------------------------------------------------------ load.c */
