@@ -111,6 +111,7 @@ static void cpu_close(struct backend *be)
 	struct cpu *c = cpu_of(be);
 
 	pool_close(c->pool);
+	mem_free(c->work);
 	for (int i = 0; i < SCRATCH_COUNT; i++)
 		mem_free(c->scratch[i].p);
 	mem_free(c);
@@ -177,6 +178,11 @@ enum status cpu_open(struct backend **out, const struct be_options *opt, struct 
 	if (pool_open(&c->pool, c->threads, err) != OK) {
 		mem_free(c);
 		return err_prefix(err, "cpu backend");
+	}
+	c->work = mem_aligned((size_t)c->threads * DOT_WORK, 64);
+	if (!c->work) {
+		cpu_close(&c->be);
+		return err_set(err, ERR_MEMORY, "no memory for the work space of the cpu backend's threads");
 	}
 	*out = &c->be;
 	return OK;
