@@ -56,7 +56,7 @@ struct dot_job {
 
 struct dot_table {
 	const char *name;
-	bool many;		/* quantised types take any number of activation rows */
+	bool many;		/* takes any number of activation rows */
 	void (*matrix[DTYPE_COUNT])(const struct dot_job *j);	/* NULL: no kernel */
 	/* n is a multiple of group, 32 or 256; d is set for each 32.  A NaN or infinity in a group makes its d NaN, so
 	 * that it is not lost. */

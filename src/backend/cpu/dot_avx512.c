@@ -101,27 +101,155 @@ INLINE void float_dots(float *y, int count, const uint8_t *rows, size_t row_step
 		y[k] = add_lanes32(a[k], b[k]);
 }
 
+/* Many activation rows: pieces of 12 weight rows by 512 columns are turned to floats and stay in the first-level cache
+ * while they meet up to 48 activation rows, in tiles of 4 by 3; the lanes of all these products wait in memory for the
+ * next piece. */
+enum { TILE_R = 4, TILE_X = 3, WIDE_R = 12, WIDE_X = 48, WIDE_K = 512, MANY = 4 };
+
+struct wide {
+	_Alignas(64) float row[WIDE_R][WIDE_K + 16];
+	_Alignas(64) float lane[WIDE_X][WIDE_R][DOT_LANES];
+};
+
+_Static_assert(sizeof(struct wide) <= DOT_WORK, "fits a thread's work space");
+
+struct wide_tile {
+	struct wide *w;
+	const struct dot_job *j;
+	int32_t i0, k0, k;	/* first activation row and column of the piece, columns in it */
+	float *y;
+	bool first, last;	/* pieces of K */
+};
+
+INLINE void wide_step(__m512 *a, __m512 *b, const float *row, const float *const *f, int32_t at, __mmask16 low,
+		      __mmask16 high, int R, int X)
+{
+	__m512 xa[TILE_X], xb[TILE_X];
+
+#pragma GCC unroll 3
+	for (int x = 0; x < X; x++) {
+		xa[x] = _mm512_maskz_loadu_ps(low, f[x] + at);
+		xb[x] = _mm512_maskz_loadu_ps(high, f[x] + at + 16);
+	}
+#pragma GCC unroll 4
+	for (int k = 0; k < R; k++) {
+		__m512 wa = _mm512_load_ps(row + k * (WIDE_K + 16) + at), wb = _mm512_load_ps(row + k * (WIDE_K + 16) + at + 16);
+
+#pragma GCC unroll 3
+		for (int x = 0; x < X; x++) {
+			a[k * X + x] = _mm512_fmadd_ps(wa, xa[x], a[k * X + x]);
+			b[k * X + x] = _mm512_fmadd_ps(wb, xb[x], b[k * X + x]);
+		}
+	}
+}
+
+/* Rows r.. of the piece times activation rows i0 + i... */
+INLINE void wide_product(const struct wide_tile *t, int32_t r, int32_t i, int R, int X)
+{
+	const int32_t whole = t->k & ~31, rest = t->k - whole;
+	const __mmask16 low = (__mmask16)(rest >= 16 ? 0xFFFF : (1u << rest) - 1);
+	const __mmask16 high = (__mmask16)(((1u << rest) - 1) >> 16);
+	const float *f[TILE_X], *row = t->w->row[r];
+	__m512 a[TILE_R * TILE_X], b[TILE_R * TILE_X];
+
+#pragma GCC unroll 3
+	for (int x = 0; x < X; x++)
+		f[x] = t->j->x[t->i0 + i + x].f + t->k0;
+#pragma GCC unroll 4
+	for (int k = 0; k < R; k++)
+#pragma GCC unroll 3
+		for (int x = 0; x < X; x++) {
+			const float *lane = t->w->lane[i + x][r + k];
+
+			a[k * X + x] = t->first ? _mm512_setzero_ps() : _mm512_load_ps(lane);
+			b[k * X + x] = t->first ? _mm512_setzero_ps() : _mm512_load_ps(lane + 16);
+		}
+	for (int32_t at = 0; at < whole; at += 32)
+		wide_step(a, b, row, f, at, 0xFFFF, 0xFFFF, R, X);
+	if (rest)
+		wide_step(a, b, row, f, whole, low, high, R, X);
+#pragma GCC unroll 4
+	for (int k = 0; k < R; k++)
+#pragma GCC unroll 3
+		for (int x = 0; x < X; x++) {
+			float *lane = t->w->lane[i + x][r + k];
+
+			if (t->last) {
+				t->y[(size_t)(i + x) * t->j->y_stride + (size_t)(r + k)] =
+					add_lanes32(a[k * X + x], b[k * X + x]);
+			} else {
+				_mm512_store_ps(lane, a[k * X + x]);
+				_mm512_store_ps(lane + 16, b[k * X + x]);
+			}
+		}
+}
+
+static void wide_whole(const struct wide_tile *t, int32_t r, int32_t i)
+{
+	wide_product(t, r, i, TILE_R, TILE_X);
+}
+
+static void wide_one(const struct wide_tile *t, int32_t r, int32_t i)
+{
+	wide_product(t, r, i, 1, 1);
+}
+
+static void wide_piece(const struct wide_tile *t, int32_t rows, int32_t n)
+{
+	for (int32_t i = 0; i < n; i += TILE_X)
+		for (int32_t r = 0; r < rows; r += TILE_R) {
+			if (rows - r >= TILE_R && n - i >= TILE_X) {
+				wide_whole(t, r, i);
+				continue;
+			}
+			for (int32_t k = r; k < rows && k < r + TILE_R; k++)
+				for (int32_t x = i; x < n && x < i + TILE_X; x++)
+					wide_one(t, k, x);
+		}
+}
+
+INLINE void matrix_float_many(const struct dot_job *j, size_t bytes, __m512 (*some)(const uint8_t *w, __mmask16 n))
+{
+	struct wide_tile t = {.w = j->work, .j = j};
+
+	for (int32_t r0 = 0; r0 < j->rows; r0 += WIDE_R)
+		for (t.i0 = 0; t.i0 < j->n; t.i0 += WIDE_X)
+			for (t.k0 = 0; t.k0 < j->in; t.k0 += WIDE_K) {
+				const int32_t rows = j->rows - r0 < WIDE_R ? j->rows - r0 : WIDE_R;
+
+				t.k = j->in - t.k0 < WIDE_K ? j->in - t.k0 : WIDE_K;
+				t.first = t.k0 == 0;
+				t.last = t.k0 + t.k == j->in;
+				t.y = j->y + (size_t)t.i0 * j->y_stride + r0;
+				for (int32_t r = 0; r < rows; r++)
+					for (int32_t k = 0; k < t.k; k += 16) {
+						int32_t n = t.k - k;
+
+						_mm512_store_ps(t.w->row[r] + k,
+								some(j->w + (size_t)(r0 + r) * j->row_bytes +
+								             (size_t)(t.k0 + k) * bytes,
+								     (__mmask16)(n >= 16 ? 0xFFFF : (1u << n) - 1)));
+					}
+				wide_piece(&t, rows, j->n - t.i0 < WIDE_X ? j->n - t.i0 : WIDE_X);
+			}
+}
+
 INLINE void matrix_float(const struct dot_job *j, size_t bytes, __m512 (*some)(const uint8_t *w, __mmask16 n))
 {
 	int32_t r = 0;
 
+	if (j->n >= MANY) {
+		matrix_float_many(j, bytes, some);
+		return;
+	}
 	if (j->n == 1)	/* four weight rows at once */
 		for (; r + 4 <= j->rows; r += 4)
 			float_dots(j->y + r, 4, j->w + (size_t)r * j->row_bytes, j->row_bytes, &j->x->f, false,
 			           j->in, bytes, some);
 	for (; r < j->rows; r++) {
 		const uint8_t *w = j->w + (size_t)r * j->row_bytes;
-		int32_t i = 0;
 
-		for (; i + 4 <= j->n; i += 4) {	/* four activation rows at once */
-			const float *const xs[4] = {j->x[i].f, j->x[i + 1].f, j->x[i + 2].f, j->x[i + 3].f};
-			float y[4];
-
-			float_dots(y, 4, w, 0, xs, true, j->in, bytes, some);
-			for (int k = 0; k < 4; k++)
-				j->y[(size_t)(i + k) * j->y_stride + (size_t)r] = y[k];
-		}
-		for (; i < j->n; i++)
+		for (int32_t i = 0; i < j->n; i++)
 			float_dots(j->y + (size_t)i * j->y_stride + r, 1, w, 0, &j->x[i].f, false, j->in, bytes,
 			           some);
 	}

@@ -102,7 +102,7 @@ void cpu_matrix(struct cpu *c, const struct cpu_rows *m, const struct dot_x *x, 
 	const struct weight *w = m->w;
 	struct dot_job j = {.row_bytes = w->row_bytes, .in = w->in, .y_stride = y_stride};
 	const uint8_t *matrix = (const uint8_t *)w->device + (size_t)m->matrix * (size_t)w->out * w->row_bytes;
-	const bool whole = n == 1 || (c->dot->many && dot_rounds(w->type));
+	const bool whole = n == 1 || c->dot->many;
 	const int32_t chunk = whole || n <= DOT_TILE ? m->row1 - m->row0 : CHUNK, tile = whole ? n : DOT_TILE;
 
 	j.work = c->work + (size_t)thread * DOT_WORK;
