@@ -12,6 +12,7 @@
 #include "backend/cpu/cpu.h"
 
 #include <assert.h>
+#include <stdio.h>
 
 #include "backend/cpu/cpu_int.h"
 #include "base/mem.h"
@@ -142,11 +143,23 @@ static const struct ops cpu_ops = {
 	.shared_expert = cpu_shared_expert,
 };
 
+static enum status missing_isa(const char *isa, struct err *err)
+{
+	char names[64] = "";
+
+	for (int i = 0; dot_available(i); i++)
+		snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", dot_available(i)->name);
+	return err_set(err, ERR_ARGUMENT, "instruction set %s: this machine has %s", isa, names);
+}
+
 enum status cpu_open(struct backend **out, const struct be_options *opt, struct err *err)
 {
+	const struct dot_table *dot = dot_find(opt->isa);
 	struct cpu *c;
 
 	*out = NULL;
+	if (!dot)
+		return missing_isa(opt->isa, err);
 	if (!opt->numerics.fp8 || !opt->numerics.fp4 || !opt->numerics.packed)
 		return err_set(err, ERR_ARGUMENT,
 		               "the cpu backend always rounds as the model does: expected fp8, fp4 and packed "
@@ -174,7 +187,7 @@ enum status cpu_open(struct backend **out, const struct be_options *opt, struct 
 		.close = cpu_close,
 	};
 	c->threads = opt->threads ? opt->threads : cpu_count();
-	c->dot = dot_available(0);
+	c->dot = dot;
 	if (pool_open(&c->pool, c->threads, err) != OK) {
 		mem_free(c);
 		return err_prefix(err, "cpu backend");

@@ -74,11 +74,14 @@ struct dot_table {
 
 /* The tables that this machine can run, best first; NULL past the end.  The last one is always plain C. */
 const struct dot_table *dot_available(int i);
+/* The table called `name`, or the best for NULL and "auto"; NULL if this machine cannot run it. */
+const struct dot_table *dot_find(const char *name);
 
 const struct dot_table *dot_scalar(void);
 #if defined(__x86_64__)
 const struct dot_table *dot_avx2(void);		/* needs AVX2, FMA, F16C */
 const struct dot_table *dot_avx512(void);	/* needs F, BW, VL, DQ, VNNI, VBMI, GFNI and what AVX2 needs */
+const struct dot_table *dot_amx(void);		/* needs AMX int8 that the system lets us use, and what AVX-512 needs */
 #endif
 
 /* Does the kernel of this type read rounded activations? */

@@ -1,6 +1,6 @@
 /* dot_avx512.c - the table for x86 with AVX-512: F, BW, VL, DQ, VNNI, VBMI and GFNI (Ice Lake, Zen 4); its float loops.
  *
- * How   Quantised types are in row_avx512.c (one row of activations) and panel_avx512.c (several).  Floats: 32 lanes are
+ * How   Quantised types are in row_avx512.c (one row of activations) and panel_avx512.c or panel_amx.c (several).  Floats: 32 lanes are
  *       two vectors; four weight rows or four activation rows at once hide the latency of a sum.
  * Careful
  *       - The order of float sums is a promise of dot.h. */
@@ -16,13 +16,20 @@
 
 /* ------------------------------------------------------------------ quantised types */
 
-#define MATRIX(T, type)                                       \
-	static void matrix_##T(const struct dot_job *j)       \
-	{                                                     \
-		if (j->n == 1)                                \
-			row_matrix_avx512(j, type);           \
-		else                                          \
-			panel_matrix_avx512(j, type);         \
+#define MATRIX(T, type)                                               \
+	static void matrix_##T(const struct dot_job *j)               \
+	{                                                             \
+		if (j->n == 1)                                        \
+			row_matrix_avx512(j, type);                   \
+		else                                                  \
+			panel_walk(j, type, panel_times_avx512);      \
+	}                                                             \
+	static void amx_##T(const struct dot_job *j)                  \
+	{                                                             \
+		if (j->n == 1)                                        \
+			row_matrix_avx512(j, type);                   \
+		else                                                  \
+			panel_matrix_amx(j, type);                    \
 	}
 MATRIX(q8_0, DTYPE_Q8_0)
 MATRIX(q2_k, DTYPE_Q2_K)
@@ -321,27 +328,24 @@ static void quantise(int8_t *q, float *d, int16_t *sum, const float *x, int32_t 
 
 VALUE_FUNCTIONS
 
-static const struct dot_table table = {
-	.name = "avx512",
-	.many = true,
-	.matrix = {
-		[DTYPE_F32] = matrix_f32,
-		[DTYPE_F16] = matrix_f16,
-		[DTYPE_BF16] = matrix_bf16,
-		[DTYPE_Q8_0] = matrix_q8_0,
-		[DTYPE_Q2_K] = matrix_q2_k,
-		[DTYPE_Q4_K] = matrix_q4_k,
-		[DTYPE_IQ2_XXS] = matrix_iq2_xxs,
-	},
-	.quantise = quantise,
-	.scores = scores,
-	.accumulate = accumulate,
-	.load_row = load_row,
-	.load_key = load_key,
-	.silu = silu,
-};
+#define TABLE(label, form)                                                                                             \
+	{                                                                                                              \
+		.name = label, .many = true,                                                                           \
+		.matrix = {[DTYPE_F32] = matrix_f32, [DTYPE_F16] = matrix_f16, [DTYPE_BF16] = matrix_bf16,             \
+		           [DTYPE_Q8_0] = form##_q8_0, [DTYPE_Q2_K] = form##_q2_k, [DTYPE_Q4_K] = form##_q4_k,         \
+		           [DTYPE_IQ2_XXS] = form##_iq2_xxs},                                                          \
+		.quantise = quantise, .scores = scores, .accumulate = accumulate, .load_row = load_row,                \
+		.load_key = load_key, .silu = silu,                                                                    \
+	}
+
+static const struct dot_table table = TABLE("avx512", matrix), table_amx = TABLE("amx", amx);
 
 const struct dot_table *dot_avx512(void)
 {
 	return &table;
+}
+
+const struct dot_table *dot_amx(void)
+{
+	return &table_amx;
 }

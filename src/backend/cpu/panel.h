@@ -37,6 +37,8 @@ struct panel {
 	union {
 		_Alignas(64) int32_t sub[PANEL_STRIPS][PANEL_K / 32][16];
 		_Alignas(64) uint8_t row[16][256];			/* while IQ2_XXS is expanded */
+		/* AMX, Q2_K: quads of 16 times a minimum, for sums / 16, and of the minimum, for the rest of the sums. */
+		_Alignas(64) uint8_t mins8[PANEL_STRIPS][PANEL_K / 256][8][16][4];
 	};
 	_Alignas(64) float min[PANEL_STRIPS][PANEL_K / 256][16];
 	_Alignas(64) int16_t mins[PANEL_STRIPS][PANEL_K / 256][8][16][2];
@@ -45,20 +47,29 @@ struct panel {
 	_Alignas(64) float xd[16][PANEL_K / 32];
 	_Alignas(64) int32_t xbias[16][PANEL_K / 32];
 	_Alignas(64) int16_t xsum[16][PANEL_K / 16];
+	_Alignas(64) int8_t xsum8[16][PANEL_K / 8 + 64];		/* AMX: 16 sums / 16 of a block, then 16 rests */
+	_Alignas(64) int32_t c[2][16][16];				/* AMX: products on their way to floats */
 };
 
 _Static_assert(sizeof(struct panel) <= DOT_WORK, "a panel is a thread's work space");
 
-/* The expansion of rows r0.. of a matrix, columns k0..k0+k-1; rows <= PANEL_ROWS. */
-void panel_expand_avx512(struct panel *p, enum dtype type, const uint8_t *w, size_t row_bytes, int32_t rows, int32_t k0,
-			 int32_t k);
+/* Expanded rows r0..r0+rows-1 and columns k0..k0+k-1 of a job, and the activation rows i0..i0+n-1 to multiply. */
+struct panel_part {
+	const struct dot_job *j;
+	struct panel *p;
+	enum dtype type;
+	int32_t r0, rows, k0, k, i0, n;
+};
+
+/* Expands one panel after the other and calls `times` for all activation rows. */
+void panel_walk(const struct dot_job *j, enum dtype type, void (*times)(const struct panel_part *t));
+void panel_times_avx512(const struct panel_part *t);
 
 /* Copies columns k0.. of n activation rows into the panel. */
 void panel_copy_x(struct panel *p, const struct dot_x *x, int32_t n, int32_t k0, int32_t k);
 
-/* Several activation rows: the matrix functions of the table. */
-void panel_matrix_avx512(const struct dot_job *j, enum dtype type);
-/* One activation row. */
+/* The matrix functions of the tables: several activation rows, one activation row. */
+void panel_matrix_amx(const struct dot_job *j, enum dtype type);
 void row_matrix_avx512(const struct dot_job *j, enum dtype type);
 
 #endif

@@ -139,8 +139,7 @@ static void expand_q4_k(struct panel *p, int s, const uint8_t *const row[16], in
 	expand_k(p, s, row, k0, k, DTYPE_Q4_K);
 }
 
-void panel_expand_avx512(struct panel *p, enum dtype type, const uint8_t *w, size_t row_bytes, int32_t rows, int32_t k0,
-			 int32_t k)
+static void expand(struct panel *p, enum dtype type, const uint8_t *w, size_t row_bytes, int32_t rows, int32_t k0, int32_t k)
 {
 	for (int32_t r = 0; r < rows; r += 16) {
 		const uint8_t *row[16];
@@ -368,40 +367,36 @@ static void (*const tiles[FORMS][2][PANEL_X])(const struct tile *t) = {
 
 /* ------------------------------------------------------------------ the matrix */
 
-/* The expanded rows r0..r0+rows-1 times all activation rows. */
-static void panel_times(const struct dot_job *j, struct panel *p, enum dtype type, int32_t r0, int32_t rows, int32_t k0,
-			int32_t k)
+void panel_times_avx512(const struct panel_part *m)
 {
-	const enum form form = type == DTYPE_Q2_K ? BLOCKS : type == DTYPE_Q4_K ? BLOCKS_SUB : GROUPS;
-	const int32_t n_tiles = (j->n + PANEL_X - 1) / PANEL_X;
-	struct tile t = {.p = p, .k = k, .first = k0 == 0, .y_stride = j->y_stride};
+	const enum form form = m->type == DTYPE_Q2_K ? BLOCKS : m->type == DTYPE_Q4_K ? BLOCKS_SUB : GROUPS;
+	const struct dot_job *j = m->j;
+	const int32_t n_tiles = (m->n + PANEL_X - 1) / PANEL_X;
+	struct tile t = {.p = m->p, .k = m->k, .first = m->k0 == 0, .y_stride = j->y_stride};
 
 	for (int32_t i = 0; i < n_tiles; i++) {
-		const int32_t first = (int32_t)((int64_t)j->n * i / n_tiles), last = (int32_t)((int64_t)j->n * (i + 1) / n_tiles);
+		const int32_t first = m->i0 + m->n * i / n_tiles, n = m->i0 + m->n * (i + 1) / n_tiles - first;
 
-		panel_copy_x(p, j->x + first, last - first, k0, k);
-		for (int32_t r = 0; r < rows; r += 32) {
+		panel_copy_x(m->p, j->x + first, n, m->k0, m->k);
+		for (int32_t r = 0; r < m->rows; r += 32) {
 			t.s = r / 16;
-			t.y = j->y + (size_t)first * j->y_stride + (size_t)(r0 + r);
-			t.mask[0] = strip_mask(rows - r);
-			t.mask[1] = strip_mask(rows - r - 16);
-			tiles[form][rows - r > 16][last - first - 1](&t);
+			t.y = j->y + (size_t)first * j->y_stride + (size_t)(m->r0 + r);
+			t.mask[0] = strip_mask(m->rows - r);
+			t.mask[1] = strip_mask(m->rows - r - 16);
+			tiles[form][m->rows - r > 16][n - 1](&t);
 		}
 	}
 }
 
-void panel_matrix_avx512(const struct dot_job *j, enum dtype type)
+void panel_walk(const struct dot_job *j, enum dtype type, void (*times)(const struct panel_part *t))
 {
-	struct panel *p = j->work;
+	struct panel_part t = {.j = j, .p = j->work, .type = type, .n = j->n};
 
-	for (int32_t r = 0; r < j->rows; r += PANEL_ROWS) {
-		const int32_t rows = j->rows - r < PANEL_ROWS ? j->rows - r : PANEL_ROWS;
-
-		for (int32_t k0 = 0; k0 < j->in; k0 += PANEL_K) {
-			const int32_t k = j->in - k0 < PANEL_K ? j->in - k0 : PANEL_K;
-
-			panel_expand_avx512(p, type, j->w + (size_t)r * j->row_bytes, j->row_bytes, rows, k0, k);
-			panel_times(j, p, type, r, rows, k0, k);
+	for (t.r0 = 0; t.r0 < j->rows; t.r0 += PANEL_ROWS)
+		for (t.k0 = 0; t.k0 < j->in; t.k0 += PANEL_K) {
+			t.rows = j->rows - t.r0 < PANEL_ROWS ? j->rows - t.r0 : PANEL_ROWS;
+			t.k = j->in - t.k0 < PANEL_K ? j->in - t.k0 : PANEL_K;
+			expand(t.p, type, j->w + (size_t)t.r0 * j->row_bytes, j->row_bytes, t.rows, t.k0, t.k);
+			times(&t);
 		}
-	}
 }
