@@ -19,7 +19,8 @@
 #include "quant/quant.h"
 
 enum {
-	FORK_WORTH = 16384	/* multiply-adds: some 3 us on one core, against about 0.5 us for a fork-join */
+	FORK_WORTH = 16384,	/* multiply-adds: some 3 us on one core, against about 0.5 us for a fork-join */
+	LONG = 1 << 20		/* multiply-adds of a thread: 10 to 100 us; worth more, smaller ranges */
 };
 
 void *cpu_scratch(struct cpu *c, enum cpu_scratch slot, size_t bytes)
@@ -46,8 +47,10 @@ void cpu_for(struct cpu *c, int64_t n, int64_t cost, void (*fn)(void *ctx, long 
 		return;
 	if (n * cost < FORK_WORTH)
 		fn(ctx, 0, (long)n, 0);
-	else
+	else if (n * cost / c->threads < LONG)
 		parallel_for(c->pool, (long)n, fn, ctx);
+	else
+		parallel_for_ranges(c->pool, (long)n, 8, fn, ctx);
 }
 
 const float *cpu_vector(struct cpu *c, const struct weight *w, enum cpu_scratch slot)
