@@ -44,7 +44,7 @@ void cli_clear_continued(void);
 
 struct engine_args {
 	const char *model;
-	int backend;			/* index into backend_names */
+	int backend, isa;		/* indices into backend_names, isa_names */
 	int64_t threads, context, chunk, memory;
 };
 
