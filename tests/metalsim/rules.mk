@@ -14,6 +14,12 @@ SIM_HOST  := $(SIM_RT) $(patsubst tests/metalsim/%.m,$(SIM_B)/%.o,$(sort $(wildc
 SIM_FRONT := $(wildcard tests/metalsim/front/* tests/metalsim/include/*.h tests/metalsim/include/pp/*)
 SIM_TOY   := $(foreach s,good bad,$(foreach m,fast check,$(SIM_B)/$(s).$(m).so))
 
+
+# The backend itself, against the fake headers.  Linked in front of the library, it takes the place of metal_none.c.
+METAL_OBJ := $(patsubst %.m,$(SIM_B)/%.o,$(sort $(wildcard src/backend/metal/*.m))) $(SIM_B)/metal_source.o
+METAL_SRC := $(wildcard src/backend/metal/*.metal src/backend/metal/*.h) src/backend/geom.h src/quant/iq2_tables.h
+ON_METAL  := parity/ops parity/history
+
 ifeq ($(SIM_NEEDS),)
 SIM_TESTS := $(call only,$(SIM_B)/sim_test $(SIM_B)/host_test)
 SIM_RUN   := $(SIM_TESTS) $(call only,$(sort $(wildcard tests/metalsim/*_test.sh)))
@@ -23,6 +29,7 @@ SIM_RUN   := $(call only,tests/metalsim/skipped.sh)
 endif
 
 .PHONY: build-metalsim test-metalsim
+.SECONDARY: $(METAL_OBJ) $(SIM_HOST)
 build-metalsim: $(SIM_TESTS) ; @:
 
 test-metalsim:
@@ -57,3 +64,24 @@ $(SIM_B)/host_test: tests/metalsim/host_test.m $(SIM_HOST) | $(SIM_TOY)
 	$(call say,LD,$@)
 	$(Q)$(OBJC_SIM) $(TEST_FLAGS) -c -o $@.o $<
 	$(Q)$(MSL_CLANG) -rdynamic -o $@ $@.o $(SIM_HOST) $(CMOCKA) $(SIM_LIBS)
+
+$(SIM_B)/src/%.o: src/%.m $(wildcard src/backend/*.h src/backend/metal/*.h tests/metalsim/host/include/*/*.h)
+	$(call say,OBJC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(OBJC_SIM) -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(filter 1,$(WERROR)),-Werror) -c -o $@ $<
+
+$(SIM_B)/all.metal: $(METAL_SRC) tools/embed_metal.sh
+	@mkdir -p $(@D)
+	$(Q)sh tools/embed_metal.sh -t src/backend/metal/all.metal > $@
+
+$(SIM_B)/metal_source.c: $(METAL_SRC) tools/embed_metal.sh
+	@mkdir -p $(@D)
+	$(Q)sh tools/embed_metal.sh src/backend/metal/all.metal > $@
+
+$(SIM_B)/metal_source.o: $(SIM_B)/metal_source.c
+	$(Q)$(CC) -c -o $@ $<
+
+$(SIM_B)/parity/%_test: build/obj/tests/parity/%_test.o $(METAL_OBJ) $(SIM_HOST) build/libsupport.a build/libds4.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(MSL_CLANG) -rdynamic -o $@ $^ $(CMOCKA) $(LIBS) $(SIM_LIBS)

@@ -59,7 +59,7 @@ def main():
         if kind == 'VarDecl' and re.search(r"'(const |volatile )*__global [^*&']*'", text):
             bad[at + 'a program scope or static variable must reside in the constant address space'] = 1
         if kind in ('ParmVarDecl', 'VarDecl', 'FieldDecl') and '__generic' in text and \
-                not re.search(r"implicit|'auto", text):
+                not re.search(r"implicit|'auto|:\d+ (used )?'", text):  # a parameter without a name: made by the compiler
             bad[at + 'a pointer or reference must name its address space'] = 1
     for f in cycles(calls):
         bad['error: function %s is recursive' % f] = 1

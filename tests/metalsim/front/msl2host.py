@@ -110,6 +110,11 @@ def attributes(text):
     return [(m.group(1), (m.group(2) or '').strip()) for m in found]
 
 
+def host_name_of(attribute):
+    """The string of host_name("a" "b"), literals joined."""
+    return ''.join(re.findall(r'"([^"]*)"', attribute))
+
+
 def split_commas(ts):
     parts, cur, depth, angle = [], [], 0, 0
     for t in ts:
@@ -260,12 +265,12 @@ class Unit:
         ts, j, pre, host_name, is_kernel = self.ts, i, [], None, False
         for x in self.header:
             if x[0] == 'attr' and 'host_name' in x[1]:
-                host_name = re.search(r'"([^"]*)"', x[1]).group(1)
+                host_name = host_name_of(x[1])
         while True:  # to the parameter list or the semicolon
             x = ts[j]
             if x[0] == 'attr':
                 if 'host_name' in x[1]:
-                    host_name = re.search(r'"([^"]*)"', x[1]).group(1)
+                    host_name = host_name_of(x[1])
                 is_kernel |= bool(re.match(r'\s*kernel\b', x[1]))
             elif x[1] == 'kernel':
                 is_kernel = True
@@ -327,8 +332,9 @@ class Unit:
 
     def threadgroup_variable(self, i):
         """`threadgroup T a[N], b;` in a kernel becomes references into the arena; None when it is no variable."""
-        ts, end = self.ts, i
-        while ts[end][1] not in (';', '=', ')'):
+        ts, end, depth = self.ts, i, 0
+        while depth or ts[end][1] not in (';', '=', ')'):
+            depth += (ts[end][1] == '[') - (ts[end][1] == ']')
             end += 1
         body = [x for x in ts[i + 1:end] if x[0] != 'attr']
         s, flat, depth = significant(body), [], 0
