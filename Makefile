@@ -39,7 +39,7 @@ SKIP      := $(if $(filter x86_64% amd64%,$(MACHINE)),,$(x86_FILES)) \
 SRC      := $(filter-out $(SKIP),$(sort $(shell find src -name '*.c')))
 MAIN_SRC := $(filter src/cli/main.c,$(SRC))
 LIB_SRC  := $(filter-out $(MAIN_SRC),$(SRC))
-TEST_SRC := $(sort $(shell find tests -name '*_test.c' 2>/dev/null))
+TEST_SRC := $(filter-out tests/metalsim/%,$(sort $(shell find tests -name '*_test.c' 2>/dev/null)))
 HELP_SRC := $(sort $(wildcard tests/support/*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*_fuzz.c))
 SCRIPTS  := $(filter-out %/lib.sh %/common.sh,$(sort $(wildcard tests/cli/*.sh)))
@@ -141,13 +141,14 @@ test:
 	@CC='$(CC)' sh tools/deps.sh build test
 	@$(MAKE) VARIANT= all build-tests
 	@$(MAKE) VARIANT=asan build-asan-tests
+	@$(MAKE) VARIANT= build-metalsim
 	@sh tests/run.sh -j $(JOBS) $(call prog,$(PLAIN_TESTS),build) $(call prog,$(ASAN_TESTS),build/asan) \
-		$(call only,$(SCRIPTS))
+		$(call only,$(SCRIPTS)) $(SIM_RUN)
 
 check:
 	@CC='$(CC)' sh tools/deps.sh build test
-	@$(MAKE) VARIANT= all build-tests
-	@sh tests/run.sh -j $(JOBS) $(call prog,$(PLAIN_TESTS),build) $(call only,$(SCRIPTS))
+	@$(MAKE) VARIANT= all build-tests build-metalsim
+	@sh tests/run.sh -j $(JOBS) $(call prog,$(PLAIN_TESTS),build) $(call only,$(SCRIPTS)) $(SIM_RUN)
 
 deps:
 	@CC='$(CC)' sh tools/deps.sh build test
@@ -301,6 +302,10 @@ build/obj/%.cu.o: %.cu $(wildcard src/backend/cuda/*.cuh src/backend/*.h src/bac
 # On a machine with a GPU: parity with ref, golden logits, speed.  PARTS: parity nano sanitize speed full.
 test-cuda:
 	@sh tests/device/run.sh $(or $(PARTS),parity nano)
+
+# --- Metal ----------------------------------------------------------------------------------------------
+
+include tests/metalsim/rules.mk
 
 .PRECIOUS: $(B)/obj/%.o
 -include $(patsubst %.o,%.d,$(call obj,$(SRC) $(TEST_SRC) $(HELP_SRC) $(FUZZ_SRC)))
