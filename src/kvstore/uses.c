@@ -30,7 +30,7 @@ static uint64_t get(const char *p, int bytes)
 	return v;
 }
 
-static void apply(struct index *x, const char *p, size_t n)
+void uses_apply(struct index *x, const char *p, size_t n)
 {
 	struct hash128 sum;
 
@@ -62,7 +62,7 @@ void uses_read(struct kvstore *ks)
 		return;
 	if (io_size(fd, path, &bytes, NULL) == OK && bytes <= USES_MAX && (p = mem_alloc((size_t)bytes)) != NULL &&
 	    io_read(fd, path, p, (size_t)bytes, 0, NULL) == OK)
-		apply(&ks->index, p, (size_t)bytes);
+		uses_apply(&ks->index, p, (size_t)bytes);
 	mem_free(p);
 	io_close(fd);
 }
