@@ -269,16 +269,20 @@ check/%: %.c FORCE
 	$(Q)$(CC) $(FLAGS) $(EXTRA) -fsyntax-only $<
 
 # --- CUDA -----------------------------------------------------------------------------------------------
-# libds4_cuda.so stands beside ds4, which loads it when a device answers.  `make cuda` builds it; `make CUDA=1` builds it
-# with everything else.  CUDA_ARCH lists compute capabilities; the last one is kept as PTX too, for later devices.
+# libds4_cuda.so stands beside ds4, which loads it when a device answers.  `make cuda` builds it.  With everything else it is
+# built with CUDA=1, and by default where nvcc and a device are: six architectures take ten minutes of one core, which a
+# machine that only has the toolkit need not spend.  CUDA_ARCH lists compute capabilities ("native": this machine's); the last
+# one is kept as PTX too, for later devices.  90a is Hopper with its own product instruction.
 
-CUDA      ?= 0
 CUDA_HOME ?= /usr/local/cuda
-CUDA_ARCH ?= 80 86 89 90 100 120
 NVCC      ?= $(or $(shell command -v nvcc 2>/dev/null),$(CUDA_HOME)/bin/nvcc)
+CUDA      ?= $(if $(and $(wildcard $(NVCC)),$(wildcard /dev/nvidiactl)),1,0)
+CUDA_ARCH ?= 80 86 89 90a 100 120
 CUDA_SRC  := $(sort $(wildcard src/backend/cuda/*.cu))
-CUDA_CODE  = $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
-             -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
+CUDA_PTX   = $(filter-out %a,$(lastword $(CUDA_ARCH)))
+CUDA_CODE  = $(if $(filter native,$(CUDA_ARCH)),-arch=native,$(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
+             $(if $(CUDA_PTX),-gencode arch=compute_$(CUDA_PTX),code=compute_$(CUDA_PTX))) \
+             $(if $(filter 90a,$(CUDA_ARCH)),-DDS4_CUDA_WGMMA)
 
 .PHONY: cuda test-cuda
 cuda: libds4_cuda.so

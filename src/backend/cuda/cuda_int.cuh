@@ -46,6 +46,11 @@ struct dstep {
 	uint8_t *const *block;
 };
 
+enum op {
+	OP_EMBED, OP_HC_IN, OP_HC_OUT, OP_HC_HEAD, OP_RMS, OP_MATMUL, OP_ROPE, OP_PACK, OP_POOL, OP_QUERY, OP_CHOOSE, OP_ATTEND,
+	OP_RING, OP_ROUTE, OP_EXPERTS, OP_SWIGLU, OP_ADD, OP_SHARED, OP_COUNT
+};
+
 struct rec {
 	int32_t op, n_rows, n_spans, n_logits;
 	struct dw w[3];
@@ -84,7 +89,7 @@ static __host__ __device__ inline int up256(int n)
 }
 
 enum scratch {
-	S_MIX, S_ATTN, S_SCORES, S_HIDDEN, S_HIDDEN2, S_PAIRS, S_DOWN, S_SHARED, S_TILES, S_HALF, S_KEYQ, S_COUNT
+	S_MIX, S_ATTN, S_SCORES, S_HIDDEN, S_HIDDEN2, S_PAIRS, S_DOWN, S_SHARED, S_TILES, S_HALF, S_KEYQ, S_TURN, S_COUNT
 };
 
 struct eng {
@@ -97,13 +102,16 @@ struct eng {
 	int32_t matvec_rows;	/* steps up to this many rows use the vector kernels */
 	int32_t grown;		/* scratch memory moved: recorded graphs are stale */
 	int32_t overlap;	/* a kernel may start before the one in front of it has ended; see follow() */
-	int32_t sms;
+	int32_t sms, wgmma;
 	int32_t fetch;		/* kernels that wait ask for their weights meanwhile */
 };
 
+struct few_product;
 void *eng_scratch(struct eng *e, enum scratch s, size_t bytes);
 void eng_fail(struct eng *e, enum status code, const char *fmt, ...);
 void eng_check(struct eng *e, const char *what);
+/* What follows is timed under this name, with the weights of n products (struct few_product); when the steps are timed. */
+void eng_mark(struct eng *e, const char *name, const struct few_product *p, int n);
 void eng_wrote(struct eng *e, const void *p);	/* forgets other forms of a buffer that changes */
 
 /* The emulator of tests/device/emu runs blocks as plain functions. */
@@ -168,7 +176,14 @@ struct gemm_args {
 	int32_t m, groups;
 	const int4 *tile;
 	const int32_t *n_tile;
+	struct dw w2;		/* with h instead of c: h = weight swiglu(A W, A W2), weight [m] or NULL */
+	__half *h;
+	const float *weight;
+	float limit;
 };
+/* gemm_wg.cu; false: not on this device, or not this type.  gemm_wg_pairs: does it make h? */
+bool k_gemm_wg(struct eng *e, const struct gemm_args *g, int32_t max_tiles, int32_t tile);
+bool gemm_wg_pairs(const struct eng *e, int type);
 void k_gemm(struct eng *e, const struct gemm_args *g, int32_t max_tiles, int32_t tile);
 /* attn.cu */
 void k_pack_rows(struct eng *e, const struct rec *r);
@@ -276,6 +291,11 @@ static __device__ inline float weight_at(const struct dw &w, size_t i)
 	if (w.type == DTYPE_F16)
 		return half_bits(((const uint16_t *)w.a)[i]);
 	return bf16_bits(((const uint16_t *)w.a)[i]);
+}
+
+static __device__ inline float within_half(float x)	/* the range of f16; a NaN stays one */
+{
+	return isnan(x) ? x : fminf(fmaxf(x, -65504.f), 65504.f);
 }
 
 static __device__ inline float pow2f(int e)	/* 2^e, -127 <= e <= 127 */

@@ -91,6 +91,7 @@ static __device__ inline void run_tiles(float *red, const struct strip_job &j, c
 		if (i < units)
 			load(&buf[i]);
 	before();
+	touch_rows(x, x_row, *n, T);
 	const struct lane_rows<MODE> rows = rows_of_lane<MODE>(x_row, *n);
 
 	for (int u = 0; u < units; u += U::DEPTH) {
@@ -198,7 +199,7 @@ static int mode_of(int n)
 #define ALLOW(kernel, bytes) (void)(bytes)
 #else
 #define ALLOW(kernel, bytes) \
-	((bytes) > 48 * 1024 ? (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 100 * 1024) : (void)0)
+	((bytes) > 40 * 1024 ? (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 100 * 1024) : (void)0)
 #endif
 
 template <int MODE, int TA, int TB> static void launch_few(struct eng *e, const struct tasks *all, dim3 grid, size_t smem)
@@ -367,26 +368,29 @@ static __device__ uint32_t rank_of(float f)	/* larger floats have larger numbers
 	return isnan(f) ? 0 : u & 0x80000000u ? ~u : u | 0x80000000u;
 }
 
-static const int ROUTE_LANE = 32;	/* experts of a lane at most */
-
-/* One warp routes a row; p [experts] in shared memory. */
-static __device__ void route_row(int32_t *out, float *gate, const float *logits, float *p, const struct router &r, int token)
+/* One warp routes a row; p [experts] in shared memory; N: experts of a lane at most. */
+template <int N>
+static __device__ inline void route_row(int32_t *out, float *gate, const float *logits, float *p, const struct router &r, int token)
 {
 	const int lane = threadIdx.x % WARP;
-	uint32_t rank[ROUTE_LANE];
-	float sum = 0;
+	float z[N], bias[N], sum = 0;
+	uint32_t rank[N];
 
 #pragma unroll
-	for (int i = 0; i < ROUTE_LANE; i++) {
-		const int x = lane + i * WARP;
+	for (int i = 0; i < N; i++) {	/* all loads before the first use */
+		const int x = min(lane + i * WARP, r.experts - 1);
 
-		rank[i] = 0;
-		if (x < r.experts) {
-			p[x] = root_softplus(logits[x]);
-			rank[i] = rank_of(p[x] + (r.bias.a ? weight_at(r.bias, x) : 0));
-		}
-		if ((i + 1) * WARP >= r.experts)
-			break;
+		z[i] = logits[x];
+		bias[i] = r.bias.a ? weight_at(r.bias, x) : 0;
+	}
+#pragma unroll
+	for (int i = 0; i < N; i++) {
+		const int x = lane + i * WARP;
+		float v = root_softplus(z[i]);
+
+		if (x < r.experts)
+			p[x] = v;
+		rank[i] = x < r.experts ? rank_of(v + bias[i]) : 0;
 	}
 	__syncwarp();
 	for (int k = 0; k < r.used && !r.table.a; k++) {
@@ -394,9 +398,7 @@ static __device__ void route_row(int32_t *out, float *gate, const float *logits,
 		int at = r.experts;
 
 #pragma unroll
-		for (int i = 0; i < ROUTE_LANE; i++) {
-			if (i * WARP >= r.experts)
-				break;
+		for (int i = 0; i < N; i++) {
 			if (rank[i] > best) {
 				best = rank[i];
 				at = lane + i * WARP;
@@ -407,9 +409,7 @@ static __device__ void route_row(int32_t *out, float *gate, const float *logits,
 		if (at >= r.experts)	/* only NaN is left: the row is lost anyway */
 			at = k;
 #pragma unroll
-		for (int i = 0; i < ROUTE_LANE; i++) {
-			if (i * WARP >= r.experts)
-				break;
+		for (int i = 0; i < N; i++) {
 			if (at == lane + i * WARP)
 				rank[i] = 0;
 		}
@@ -429,7 +429,7 @@ static __device__ void route_row(int32_t *out, float *gate, const float *logits,
 }
 
 /* Routes all rows and makes the list of items.  One block; dynamic: blockDim ints, pairs ints, a row of p for each warp. */
-static __global__ void route_items_kernel(struct dstep s, struct router r, struct item *items, int32_t *n_items, int rows)
+template <int N> static __global__ void route_items_kernel(struct dstep s, struct router r, struct item *items, int32_t *n_items, int rows)
 {
 	DYNAMIC(int32_t, room);
 	int32_t *list = room + blockDim.x;
@@ -437,7 +437,7 @@ static __global__ void route_items_kernel(struct dstep s, struct router r, struc
 
 	follow();
 	for (int t = threadIdx.x / WARP; t < rows; t += blockDim.x / WARP) {
-		route_row(list + t * r.used, r.gate + (size_t)t * r.used, r.logits + (size_t)t * r.experts, p, r, s.row[t].token);
+		route_row<N>(list + t * r.used, r.gate + (size_t)t * r.used, r.logits + (size_t)t * r.experts, p, r, s.row[t].token);
 		__syncwarp();
 	}
 	__syncthreads();
@@ -450,8 +450,12 @@ void few_route(struct eng *e, const struct router *r, int rows, struct item *ite
 {
 	const int threads = max((r->experts + WARP - 1) / WARP, min(rows, 8)) * WARP;
 
-	LAUNCH(e, route_items_kernel, 1, threads, (size_t)(threads + rows * r->used + threads / WARP * r->experts) * 4, e->st, *r, items,
-	       n_items, rows);
+	const size_t smem = (size_t)(threads + rows * r->used + threads / WARP * r->experts) * 4;
+
+	if (r->experts <= 8 * WARP)
+		LAUNCH(e, route_items_kernel<8>, 1, threads, smem, e->st, *r, items, n_items, rows);
+	else
+		LAUNCH(e, route_items_kernel<32>, 1, threads, smem, e->st, *r, items, n_items, rows);
 }
 
 void few_items(struct eng *e, const int32_t *idx, int rows, int used, int experts, struct item *items, int32_t *n_items)
@@ -681,7 +685,9 @@ bool few_ffn(struct eng *e, struct ffn *f, const float *x)
 		memset(f->d, 0, all * (f->q_stride / 32) * 4);
 #endif
 	}
+	eng_mark(e, "experts, gate and up", NULL, 0);
 	ffn_half(e, f, false);
+	eng_mark(e, "experts, down", NULL, 0);
 	ffn_half(e, f, true);
 	return true;
 }

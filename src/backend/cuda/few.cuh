@@ -103,6 +103,22 @@ template <int MODE> static __device__ inline float feed_scale(const struct feed8
 	return j ? f.d[i][c].y : f.d[i][c].x;
 }
 
+/* The block's activation rows, before warps read them piece by piece. */
+static __device__ inline void touch_rows(const struct vec_x &x, const int *x_row, int n, int type)
+{
+	for (int r = 0; r < n; r++) {
+		const size_t row = x_row[r];
+
+		if (type == DTYPE_F16) {
+			touch(x.h + row * x.width, (size_t)x.width * 2);
+			touch(x.low + row * x.width, (size_t)x.width * 2);
+		} else {
+			touch(x.q + row * x.stride, x.stride);
+			touch(x.d + row * (x.stride / 32), x.stride / 8);
+		}
+	}
+}
+
 /* ------------------------------------------------------------------ formats */
 
 template <int T> struct unit;

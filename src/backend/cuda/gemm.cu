@@ -142,6 +142,8 @@ template <int T, int BM> static void launch(struct eng *e, dim3 grid, const stru
 /* max_tiles: bound of *n_tile; tile: most rows of a tile, 64 or 128.  A row's bits do not depend on it. */
 void k_gemm(struct eng *e, const struct gemm_args *g, int32_t max_tiles, int32_t tile)
 {
+	if (k_gemm_wg(e, g, max_tiles, tile))
+		return;
 	dim3 grid(div_up(g->w.out / g->groups, BN), g->tile ? max_tiles : div_up(g->m, tile), g->groups);
 
 	switch (g->w.type) {

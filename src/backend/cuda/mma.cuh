@@ -60,6 +60,18 @@ static __device__ inline void fetch_l2(const void *from, uint32_t bytes)
 #endif
 }
 
+/* Brings bytes to the first-level cache; all threads of the block.  Nothing waits: whoever reads them later meets them there
+ * or on their way. */
+static __device__ inline void touch(const void *from, size_t bytes)
+{
+	for (size_t i = (size_t)threadIdx.x * 128; i < bytes; i += (size_t)blockDim.x * 128) {
+		uint32_t v;
+
+		asm volatile("ld.global.ca.u32 %0, [%1];" : "=r"(v) : "l"((const uint8_t *)from + i));
+		(void)v;
+	}
+}
+
 /* Copies 16 bytes to shared memory in the background, or zeros when !valid; copies_wait() ends all that this thread began. */
 static __device__ inline void copy16(void *to, const void *from, bool valid)
 {

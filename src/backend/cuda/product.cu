@@ -31,11 +31,6 @@ static __global__ void round_kernel(int8_t *q, float *d, const float *x, int wid
 		d[g] = scale;
 }
 
-static __device__ inline float within(float x)	/* the range of f16; a NaN stays one */
-{
-	return isnan(x) ? x : fminf(fmaxf(x, -65504.f), 65504.f);
-}
-
 /* Nearest halves, and what they miss when low is given. */
 static __global__ void half_kernel(__half *h, __half *low, const float *x, size_t n)
 {
@@ -45,14 +40,14 @@ static __global__ void half_kernel(__half *h, __half *low, const float *x, size_
 	if (i >= n)
 		return;
 	float4 v = *(const float4 *)(x + i);
-	__half2 a = __floats2half2_rn(within(v.x), within(v.y)), b = __floats2half2_rn(within(v.z), within(v.w));
+	__half2 a = __floats2half2_rn(within_half(v.x), within_half(v.y)), b = __floats2half2_rn(within_half(v.z), within_half(v.w));
 
 	((__half2 *)(h + i))[0] = a;
 	((__half2 *)(h + i))[1] = b;
 	if (!low)
 		return;
-	((__half2 *)(low + i))[0] = __floats2half2_rn(within(v.x - __half2float(a.x)), within(v.y - __half2float(a.y)));
-	((__half2 *)(low + i))[1] = __floats2half2_rn(within(v.z - __half2float(b.x)), within(v.w - __half2float(b.y)));
+	((__half2 *)(low + i))[0] = __floats2half2_rn(within_half(v.x - __half2float(a.x)), within_half(v.y - __half2float(a.y)));
+	((__half2 *)(low + i))[1] = __floats2half2_rn(within_half(v.z - __half2float(b.x)), within_half(v.w - __half2float(b.y)));
 }
 
 static size_t form_bytes(size_t width, size_t n, enum form kind)
@@ -442,14 +437,16 @@ static void ffn_many(struct eng *e, float *y, const float *x, const int32_t *idx
 	const int max_tiles = (int)(pairs / tile + gate->n + 1);
 	int32_t *sort = idx ? (int32_t *)eng_scratch(e, S_PAIRS, pairs * 12 + 64) : NULL;
 	int4 *tiles = idx ? (int4 *)eng_scratch(e, S_TILES, (size_t)max_tiles * sizeof(int4) + 64) : NULL;
-	float *g = (float *)eng_scratch(e, S_HIDDEN, pairs * ff * 4), *u = (float *)eng_scratch(e, S_HIDDEN2, pairs * ff * 4);
+	const bool fused = gemm_wg_pairs(e, gate->type) && ff % 2 == 0;
+	float *g = fused ? NULL : (float *)eng_scratch(e, S_HIDDEN, pairs * ff * 4);
+	float *u = fused ? NULL : (float *)eng_scratch(e, S_HIDDEN2, pairs * ff * 4);
 	__half *h = (__half *)eng_scratch(e, S_HALF, pairs * ff * 2);
 	float *part = (float *)eng_scratch(e, S_DOWN, pairs * d * 4), *sorted = NULL;
 	int32_t *place = NULL, *order = NULL, *n_tiles = NULL;
 	struct slot *s = form_of(e, x, gate->in, n, FORM_HALF);
 	struct gemm_args a = {};
 
-	if (!g || !u || !h || !part || !s || (idx && (!sort || !tiles)))
+	if ((!fused && (!g || !u)) || !h || !part || !s || (idx && (!sort || !tiles)))
 		return;
 	if (idx) {
 		place = sort;
@@ -463,17 +460,26 @@ static void ffn_many(struct eng *e, float *y, const float *x, const int32_t *idx
 	a.lda = gate->in;
 	a.a_row = order;
 	a.w = *gate;
-	a.c = g;
 	a.ldc = ff;
 	a.m = (int32_t)pairs;
 	a.groups = 1;
 	a.tile = tiles;
 	a.n_tile = n_tiles;
-	k_gemm(e, &a, max_tiles, tile);
-	a.w = *up;
-	a.c = u;
-	k_gemm(e, &a, max_tiles, tile);
-	LAUNCH(e, hidden_half_kernel, (unsigned)((pairs * ff + 255) / 256), 256, 0, h, g, u, sorted, (int)ff, limit, pairs * ff);
+	if (fused) {
+		a.w2 = *up;
+		a.h = h;
+		a.weight = sorted;
+		a.limit = limit;
+		k_gemm(e, &a, max_tiles, tile);
+		a.h = NULL;
+	} else {
+		a.c = g;
+		k_gemm(e, &a, max_tiles, tile);
+		a.w = *up;
+		a.c = u;
+		k_gemm(e, &a, max_tiles, tile);
+		LAUNCH(e, hidden_half_kernel, (unsigned)((pairs * ff + 255) / 256), 256, 0, h, g, u, sorted, (int)ff, limit, pairs * ff);
+	}
 	a.a = h;
 	a.lda = ff;
 	a.a_row = NULL;

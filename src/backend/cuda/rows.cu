@@ -8,6 +8,7 @@
  * Source: docs/model.md 4-8; definition: ref/ref.c. */
 #include "cuda_int.cuh"
 #include "decode.cuh"
+#include "streams.cuh"
 
 #define EPS 1e-6f
 
@@ -79,11 +80,6 @@ void k_rope(struct eng *e, const struct rec *r)
 }
 
 /* ------------------------------------------------------------------ residual streams */
-
-static __device__ float sigmoidf(float z)
-{
-	return 1 / (1 + expf(-z));
-}
 
 /* mix[t, o] = fn[o] . RMS(streams of a row): one block for each (o, t). */
 static __global__ void mix_kernel(struct dstep s, float *mix, const float *streams, struct dw fn, int by_logit)
@@ -181,46 +177,6 @@ static bool plain(struct eng *e, const struct rec *r)
 	return false;
 }
 
-/* The first 16 lanes hold C[j][k], lane 4 j + k.  Sums along k are over lanes xor 1, 2; along j over xor 4, 8. */
-static __device__ float sinkhorn(float z, int iterations)
-{
-	float top = fmaxf(z, __shfl_xor_sync(~0u, z, 1)), sum, c;
-
-	top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-	c = expf(z - top);
-	sum = c + __shfl_xor_sync(~0u, c, 1);
-	sum += __shfl_xor_sync(~0u, sum, 2);
-	c = c / sum + EPS;
-	for (int it = 0; it < iterations; it++) {
-		if (it) {
-			sum = c + __shfl_xor_sync(~0u, c, 1);
-			sum += __shfl_xor_sync(~0u, sum, 2);
-			c /= sum + EPS;
-		}
-		sum = c + __shfl_xor_sync(~0u, c, 4);
-		sum += __shfl_xor_sync(~0u, sum, 8);
-		c /= sum + EPS;
-	}
-	return c;
-}
-
-/* Coefficients of one row from its mix, by one warp; out[24] in shared memory. */
-static __device__ void coefficients(float *out, const float *mix, struct dw scale, struct dw base, int iterations)
-{
-	int lane = threadIdx.x % WARP;
-	float z = 0;
-
-	if (lane < 4)
-		out[lane] = sigmoidf(mix[lane] * weight_at(scale, 0) + weight_at(base, lane)) + EPS;
-	else if (lane < 8)
-		out[lane] = 2 * sigmoidf(mix[lane] * weight_at(scale, 1) + weight_at(base, lane));
-	if (lane < 16)
-		z = mix[8 + lane] * weight_at(scale, 2) + weight_at(base, 8 + lane);
-	z = sinkhorn(z, iterations);
-	if (lane < 16)
-		out[8 + lane] = z;
-}
-
 /* Coefficients, x = sum_j pre[j] S[j], and when w is given its norm. */
 static __global__ void hc_in_kernel(float *x, float *coef, const float *streams, const float *mix, struct dw scale,
 				    struct dw base, struct dw w, int d, int iterations)
@@ -232,7 +188,7 @@ static __global__ void hc_in_kernel(float *x, float *coef, const float *streams,
 	float sum = 0, r;
 
 	if (threadIdx.x < WARP)
-		coefficients(c, mix + (size_t)t * GEOM_MIX, scale, base, iterations);
+		hc_coefficients(c, mix + (size_t)t * GEOM_MIX, scale, base, iterations);
 	__syncthreads();
 	if (threadIdx.x < GEOM_MIX)
 		coef[(size_t)t * GEOM_MIX + threadIdx.x] = c[threadIdx.x];
@@ -278,7 +234,7 @@ static __global__ void hc_head_kernel(struct dstep s, float *x, const float *str
 	float pre[GEOM_STREAMS];
 
 	for (int j = 0; j < GEOM_STREAMS; j++)
-		pre[j] = sigmoidf(mix[i * GEOM_STREAMS + j] * weight_at(scale, 0) + weight_at(base, j)) + EPS;
+		pre[j] = hc_sigmoid(mix[i * GEOM_STREAMS + j] * weight_at(scale, 0) + weight_at(base, j)) + EPS;
 	for (int k = threadIdx.x; k < d; k += blockDim.x)
 		x[(size_t)i * d + k] = pre[0] * st[k] + pre[1] * st[d + k] + pre[2] * st[2 * d + k] + pre[3] * st[3 * d + k];
 }

@@ -30,6 +30,7 @@ using std::min;
 
 struct __attribute__((aligned(8))) float2 { float x, y; };
 struct uint2 { uint32_t x, y; };
+struct int2 { int32_t x, y; };
 struct __attribute__((aligned(16))) uint4 { uint32_t x, y, z, w; };
 struct __attribute__((aligned(16))) int4 { int32_t x, y, z, w; };
 struct __attribute__((aligned(16))) float4 { float x, y, z, w; };
@@ -119,6 +120,19 @@ template <class T> static inline T __shfl_xor_sync(unsigned, T v, int o)
 	memcpy(&u, &v, sizeof v);
 	emu_warp &w = emu_share(&u, 1);
 	memcpy(&r, w.slot[emu.fiber[emu.current].index % 32 ^ o], sizeof r);
+	__syncwarp();
+	return r;
+}
+
+template <class T> static inline T __shfl_down_sync(unsigned, T v, int o)
+{
+	uint64_t u = 0;
+	T r;
+
+	memcpy(&u, &v, sizeof v);
+	emu_warp &w = emu_share(&u, 1);
+	int from = emu.fiber[emu.current].index % 32 + o;
+	memcpy(&r, w.slot[from < 32 ? from : from - o], sizeof r);
 	__syncwarp();
 	return r;
 }

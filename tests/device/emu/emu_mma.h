@@ -73,6 +73,10 @@ static inline uint32_t sign_bytes(uint32_t v)
 	return (v >> 7 & 0x01010101u) * 255u;
 }
 
+static inline void touch(const void *, size_t)
+{
+}
+
 static inline void fetch_l2(const void *, uint32_t)
 {
 }
