@@ -455,9 +455,15 @@ static void remember(struct replay *r, struct replay_turn *t)
 	pthread_mutex_unlock(&r->lock);
 }
 
+void replay_carrier(char out[REPLAY_CARRIER_SIZE])
+{
+	memcpy(out, "ds4_", 4);
+	random_hex(out + 4);
+}
+
 enum status replay_remember(struct replay *r, const struct conversation *c, const struct answer *a,
 			    const char *const *call_id, enum thinking thinking, const int32_t *id, size_t n,
-			    char carrier[REPLAY_CARRIER_SIZE], struct err *err)
+			    const char *carrier, struct err *err)
 {
 	const struct message *first = beginning(c);
 	struct exact none = {.thinking = thinking};
@@ -466,7 +472,6 @@ enum status replay_remember(struct replay *r, const struct conversation *c, cons
 	struct hash128 before;
 	struct look l;
 
-	carrier[0] = 0;
 	if (n && id[n - 1] == tokenizer_special(r->tokenizer, SPECIAL_EOS))
 		n--;
 	if (!n || (first && (!exact->n || first->n_calls)) || exact->n + n > REPLAY_MAX_IDS ||
@@ -480,8 +485,6 @@ enum status replay_remember(struct replay *r, const struct conversation *c, cons
 	if (!t)
 		return err_set(err, ERR_MEMORY, "no memory to remember an answer of %zu tokens", n);
 	t->thinking = exact->thinking;
-	memcpy(carrier, "ds4_", 4);
-	random_hex(carrier + 4);
 	t->entry[0].key = key_of_text(KEY_CARRIER, carrier, strlen(carrier));
 	remember(r, t);
 	return OK;

@@ -52,15 +52,20 @@ uint64_t replay_vocabulary(const struct tokenizer *t);
 
 void replay_call_id(char out[REPLAY_CALL_ID_SIZE]);
 
+/* A new name for a turn.  It is made when the turn begins: dialects hand it out when the reasoning closes, long before
+ * the answer is remembered. */
+void replay_carrier(char out[REPLAY_CARRIER_SIZE]);
+
 /* Remembers an answer to c (as it was rendered, without the answer): ids [n] are the sampled tokens, a final EOS is
  * not kept; call_id [a->n_calls] the ids that were handed out.  If c ends with an unfinished assistant message that
  * has its exact ids, the two together are remembered.  The ids are spliced as they are: a caller that ends a turn in
  * the middle of a block of calls hands over the closing tokens too.
- * carrier receives the turn's name, "" when there is nothing to remember (no ids; or it continues a text whose ids
- * are unknown; or it is longer than 2^20 ids).  Errors: ERR_MEMORY; nothing is remembered then, which does no harm. */
+ * carrier is the name that replay_carrier() made.  Nothing is remembered when there are no ids, when it continues a
+ * text whose ids are unknown, or when it is longer than 2^20 ids.  Errors: ERR_MEMORY; nothing is remembered then,
+ * which does no harm. */
 enum status replay_remember(struct replay *r, const struct conversation *c, const struct answer *a,
 			    const char *const *call_id, enum thinking thinking, const int32_t *id, size_t n,
-			    char carrier[REPLAY_CARRIER_SIZE], struct err *err);
+			    const char *carrier, struct err *err);
 
 /* Sets message.exact of every assistant message of c that is remembered and unchanged.  A message's carrier
  * (message.carrier) is looked up first, then its call ids (all must belong to one turn), then its place.  Messages
