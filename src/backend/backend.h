@@ -247,6 +247,7 @@ struct backend {
 	struct be_numerics numerics;
 	size_t real_bytes;		/* size of an activation */
 	size_t row_bytes, key_bytes;	/* stored row and key */
+	bool host_memory;		/* what alloc returns may be read and written through the pointer, by any thread */
 	void *self;			/* the backend's own state */
 
 	/* Memory.  alloc returns zeroed device memory, aligned to 64 bytes, or NULL. */

@@ -230,24 +230,35 @@ enum status talks_fork(struct talks *t, struct err *err)
 
 /* ------------------------------------------------------------------ files */
 
-/* Date, time and four digits that nobody else has taken this second. */
-static enum status make_file(struct talks *t, struct talk *talk, struct err *err)
+/* Date, time and four digits. */
+static bool make_id(const struct talks *t, char id[TALK_ID], char path[PLACE_SIZE])
 {
-	char path[PLACE_SIZE], random[REPLAY_CALL_ID_SIZE];
+	char random[REPLAY_CALL_ID_SIZE], when[20];
 	time_t now = time(NULL);
 	struct tm tm;
-	char when[20];
 
-	if (!t->folder)
-		return err_set(err, ERR_ARGUMENT, "there is no folder for conversations: name one with --chats DIR");
 	localtime_r(&now, &tm);
 	strftime(when, sizeof when, "%Y%m%d-%H%M%S", &tm);
 	replay_call_id(random);
-	snprintf(talk->id, sizeof talk->id, "%s-%.4s", when, random + 5);
-	if (!path_of(t, talk->id, path))
-		return err_set(err, ERR_ARGUMENT, "%.60s...: the path is too long", t->folder);
-	TRY(place_make(path, err));
-	return chatlog_create(&talk->log, path, t->e->tokenizer, t->e->name, err);
+	snprintf(id, TALK_ID, "%s-%.4s", when, random + 5);
+	return path_of(t, id, path);
+}
+
+static enum status make_file(struct talks *t, struct talk *talk, struct err *err)
+{
+	char path[PLACE_SIZE];
+	enum status st;
+
+	if (!t->folder)
+		return err_set(err, ERR_ARGUMENT, "there is no folder for conversations: name one with --chats DIR");
+	for (int tries = 0;; tries++) {
+		if (!make_id(t, talk->id, path))
+			return err_set(err, ERR_ARGUMENT, "%.60s...: the path is too long", t->folder);
+		TRY(place_make(path, err));
+		st = chatlog_create(&talk->log, path, t->e->tokenizer, t->e->name, err);
+		if (st != ERR_IO || tries == 10 || access(path, F_OK) < 0)
+			return st;
+	}
 }
 
 void talks_save(struct talks *t, bool force)
