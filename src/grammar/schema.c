@@ -30,8 +30,7 @@ struct merge {
 
 const char *path_join(struct schema_context *x, const char *path, const char *key)
 {
-	size_t n = strlen(path) + 2 * strlen(key) + 2;
-	char *out = grammar_alloc(x->g, n, 1), *p = out;
+	char *out = path ? grammar_alloc(x->g, strlen(path) + 2 * strlen(key) + 2, 1) : NULL, *p = out;
 
 	if (!out)
 		return NULL;
