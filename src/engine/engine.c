@@ -13,6 +13,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/thread.h"
 #include "base/utf8.h"
@@ -23,6 +24,7 @@
 #define MAX_TIMELINES 4096
 #define MAX_ROWS 65536
 #define MAX_NAME_BYTES 200
+#define SAMPLE_BYTES 4096
 
 static enum status in_range(const char *name, long value, long max, struct err *err)
 {
@@ -126,14 +128,32 @@ static enum status open_backend(struct engine *e, struct err *err)
 	return OK;
 }
 
+/* Metadata and tensor table; and, because another training of the same model may have the same, the first bytes of some
+ * tensors over the whole file. */
+static struct tree_key file_key(const struct gguf *g)
+{
+	int32_t words[GEOM_BLOCK] = {0};
+
+	for (uint64_t i = 0; i < GEOM_BLOCK / 2 && g->n_tensors; i++) {
+		const struct gguf_tensor *t = &g->tensor[i * g->n_tensors / (GEOM_BLOCK / 2)];
+		uint64_t h = hash64(t->data, t->bytes < SAMPLE_BYTES ? (size_t)t->bytes : SAMPLE_BYTES);
+
+		words[2 * i] = (int32_t)(uint32_t)h;
+		words[2 * i + 1] = (int32_t)(uint32_t)(h >> 32);
+	}
+	return tree_key_next(tree_key_of(g->map, (size_t)g->data_offset), words);
+}
+
 struct tree_key engine_fingerprint(const struct engine *e)
 {
 	const struct backend *be = e->be;
+	uint64_t name = hash64(be->name, strlen(be->name));
 	int32_t words[GEOM_BLOCK] = {(int32_t)be->real_bytes, (int32_t)be->row_bytes, (int32_t)be->key_bytes,
 				     be->numerics.fp8, be->numerics.fp4, be->numerics.packed,
-				     (int32_t)e->layout.block_bytes, (int32_t)e->layout.check_bytes};
+				     (int32_t)e->layout.block_bytes, (int32_t)e->layout.check_bytes,
+				     (int32_t)(uint32_t)name, (int32_t)(uint32_t)(name >> 32)};
 
-	return tree_key_next(tree_key_of(e->gguf->map, (size_t)e->gguf->data_offset), words);
+	return tree_key_next(file_key(e->gguf), words);
 }
 
 /* Everything that takes memory, after the plan said that there is enough. */

@@ -65,7 +65,8 @@ void memory_plan_make(struct memory_plan *out, const struct shape *s, const stru
 
 #define ENGINE_MAX_CHECKPOINTS 16	/* per timeline, the prefix tree's included */
 
-/* What gives stored state its meaning: metadata and tensor table of the file, the backend's numbers, the layout. */
+/* What gives stored state its meaning: the file (metadata, tensor table, samples of tensors), the backend and its numbers,
+ * the layout. */
 struct tree_key engine_fingerprint(const struct engine *e);
 
 #endif

@@ -57,7 +57,8 @@ struct entry {
 	uint32_t hits;
 	bool banned;		/* removed while a tree may still have it: stays, empty, and is not stored again */
 	bool mark;		/* for whoever walks over all */
-	uint64_t created, used;
+	uint64_t created;
+	double used;		/* seconds since 1970; the fraction decides among those of one burst */
 	struct section part[2];	/* by kvfile_kind */
 	int32_t token[GEOM_BLOCK];
 };
@@ -151,7 +152,7 @@ static inline bool key_is(struct tree_key a, struct tree_key b)
 
 void store_lock(struct kvstore *ks);
 void store_unlock(struct kvstore *ks);
-uint64_t store_now(void);				/* seconds since 1970 */
+double store_now(void);				/* seconds since 1970 */
 /* dir + "/" + name.  out [STORE_PATH] */
 void store_path(const struct kvstore *ks, const char *name, char *out);
 /* Locked: keeps a sentence for store_tell(); `kind` once only. */
@@ -187,6 +188,7 @@ void index_chains(struct index *x);		/* children and reach of every entry */
 /* ------------------------------------------------------------------ uses.c */
 
 void uses_read(struct kvstore *ks);		/* while opening */
+void uses_apply(struct index *x, const char *p, size_t n);	/* any bytes */
 void uses_write(struct kvstore *ks);		/* not locked; failing is no error */
 
 /* ------------------------------------------------------------------ load.c */
@@ -216,6 +218,7 @@ void writer_stop(struct kvstore *ks);
 /* Locked.  Waits until the writer has nothing in hand, and keeps it so; nests. */
 void writer_pause(struct kvstore *ks);
 void writer_resume(struct kvstore *ks);
+void writer_wait(struct kvstore *ks, double seconds);	/* locked; the thread itself: until it is woken, or so long */
 void writer_drain(struct kvstore *ks);		/* locked: waits until the queue is empty */
 
 /* Writes a file of h->n sections with the bytes p[i], n = r[i].bytes, and makes it last.  Not locked.  Out: h, the places

@@ -293,7 +293,7 @@ struct candidate {
 struct heap {
 	struct candidate *c;	/* [n] the cheapest first */
 	int32_t n;
-	uint64_t now;
+	double now;
 };
 
 static void sift(struct heap *h, int32_t i)
@@ -350,14 +350,14 @@ static int32_t gap_of(const struct index *x, const struct entry *e)
 }
 
 /* An end without a checkpoint saves nothing; but if it has grown just now (fresh), one may still come. */
-static double worth(const struct index *x, const struct entry *e, uint64_t now, bool fresh)
+static double worth(const struct index *x, const struct entry *e, double now, bool fresh)
 {
-	double age = (double)(now > e->used ? now - e->used : 0) + YOUNG_SECONDS, gap, bytes;
+	double age = (now > e->used ? now - e->used : 0) + YOUNG_SECONDS, gap, bytes;
 
 	if (e->reach == REACH_NO)
 		return 0;
 	if (e->part[KVFILE_CHECK].place == PLACE_NONE)
-		return (fresh && now < e->created + FRESH_SECONDS ? 1e30 : 1e-30) / age;
+		return (fresh && now < (double)e->created + FRESH_SECONDS ? 1e30 : 1e-30) / age;
 	gap = gap_of(x, e);
 	bytes = (double)e->part[KVFILE_CHECK].bytes;
 	if (!e->children)
@@ -413,8 +413,24 @@ void tidy_unreachable(struct kvstore *ks, struct kvstore_gc *out)
 	evict(ks, UINT64_MAX, out);
 }
 
+/* Locked; gives up the lock.  A file with holes that is being read will be one to rewrite in a moment. */
+static bool wait_for_readers(struct kvstore *ks, int *patience)
+{
+	for (int32_t i = 0; *patience > 0 && i < ks->index.n_file; i++) {
+		const struct store_file *f = ks->index.file[i];
+
+		if (f->pins && (f->gone || f->live < f->records)) {
+			--*patience;
+			writer_wait(ks, 0.01);
+			return true;
+		}
+	}
+	return false;
+}
+
 bool tidy_make_room(struct kvstore *ks, uint64_t more, uint64_t budget, struct kvstore_gc *out)
 {
+	int patience = 300;
 	struct index *x = &ks->index;
 	struct kvstore_gc nobody = {0};
 	uint64_t most = budget - budget / 16;	/* a little more than needed: not again for every block */
@@ -426,7 +442,7 @@ bool tidy_make_room(struct kvstore *ks, uint64_t more, uint64_t budget, struct k
 	/* Headers and holes are bytes, too: less and less is kept until it is enough. */
 	for (most = most > more ? most - more : 0;; most -= most / 8 + 1) {
 		evict(ks, most, out ? out : &nobody);
-		while (x->bytes + more > budget && fill_one(ks, true))
+		while (x->bytes + more > budget && (fill_one(ks, true) || wait_for_readers(ks, &patience)))
 			;
 		if (x->bytes + more <= budget)
 			return true;

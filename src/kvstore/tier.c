@@ -76,8 +76,10 @@ static bool offer(struct kvstore *ks, const struct tree_item *item, enum kvfile_
 		ks->stats.skipped++;
 		return false;
 	}
-	if (!e->created)
-		e->created = e->used = store_now();
+	if (!e->created) {
+		e->used = store_now();
+		e->created = (uint64_t)e->used;
+	}
 	index_hold(&ks->index, e, kind, copy, bytes);
 	*j = (struct job){.key = item->key, .kind = kind, .since = clock_seconds(),
 			  .bytes = {section_bytes(ks, KVFILE_BLOCK), section_bytes(ks, KVFILE_CHECK)}};
@@ -207,7 +209,7 @@ static void on_taken(void *ctx, const struct tree_item *item)
 {
 	struct kvstore *ks = ctx;
 	struct tree_key at = item->key;
-	uint64_t now = store_now();
+	double now = store_now();
 
 	store_lock(ks);
 	for (int32_t end = item->end; end > 0; end -= GEOM_BLOCK) {

@@ -11,6 +11,7 @@
  *       - The engine's thread may still be in here when the turn is closed: two holders, the last one frees.
  *       - After the last token the mailbox is cancelled instead of waiting for an end of sentence: the scheduler then
  *         says CANCELLED, and the reader knows better from `pieces`.
+ *       - The tools are a copy: Jansson's reference counts are not made for two threads.
  *       - max_tokens counts everything: the last token that is left closes an open reasoning.
  * Source: docs/api.md section 4; docs/chat.md sections 6 and 10. */
 #include <string.h>
@@ -121,7 +122,7 @@ static int32_t choose(struct pilot *p, struct sampler *s, const float *logits)
 		return p->at_script < p->script.n ? p->script.id[p->at_script++] : p->plan.tables->eos;
 	if (pieces_in_structure(&p->pieces))
 		s->p.temperature = 0;
-	id = sampler_pick(s, logits);
+	id = steer_pick(&p->steer, s, logits, p->reasoning);
 	s->p.temperature = temperature;
 	return id;
 }
@@ -153,6 +154,27 @@ static void note_logprob(struct pilot *p, int32_t vocab, const float *logits, in
 	}
 }
 
+/* The visible answer begins. */
+static void begin_answer(struct pilot *p)
+{
+	p->reasoning = false;
+	token_append(&p->forced, p->start.id, p->start.n);
+	if (p->steer.constraint == CONSTRAINT_ANSWER)
+		steer_begin(&p->steer, "", 0);
+}
+
+/* What a token means for the constraint.  A block of calls begins at its marker, after "<" in visible text. */
+static void steer(struct pilot *p, int32_t id)
+{
+	static const char opener[] = {'\n', '\n', '<', GRAMMAR_MARKER};
+
+	if (p->steer.active)
+		steer_take(&p->steer, id);
+	else if (p->steer.constraint == CONSTRAINT_CALLS && id == p->plan.tables->dsml && !p->reasoning &&
+		 pieces_in_structure(&p->pieces))
+		steer_begin(&p->steer, opener, sizeof opener);
+}
+
 /* Enters a token into the answer. */
 static void take(struct pilot *p, int32_t id)
 {
@@ -164,10 +186,9 @@ static void take(struct pilot *p, int32_t id)
 	if (p->reasoning && id != x->eos)
 		p->n_reasoning++;
 	pieces_push(&p->pieces, id);
-	if (closes) {
-		p->reasoning = false;
-		token_append(&p->forced, p->start.id, p->start.n);
-	}
+	steer(p, id);
+	if (closes)
+		begin_answer(p);
 	if (p->plan.one_call && p->call_ended && !p->closing && !p->pieces.over)
 		force_end_of_block(p);
 	p->failed |= p->ids.failed || p->forced.failed || !pieces_ok(&p->pieces);
@@ -209,23 +230,29 @@ enum status pilot_new(struct pilot **out, const struct pilot_plan *plan, struct 
 	enum status st = OK;
 
 	*out = NULL;
-	if (!p)
+	if (!p) {
+		grammar_free(plan->grammar);
 		return err_set(err, ERR_MEMORY, "no memory for an answer");
+	}
 	p->holders = 1;
 	p->plan = *plan;
-	p->plan.tools = json_incref(plan->tools);
+	p->plan.grammar = NULL;
+	p->plan.tools = plan->tools ? json_deep_copy(plan->tools) : NULL;
 	p->box = (struct buf)BUF_CAP(BUF_MAX);
 	pthread_mutex_init(&p->lock, NULL);
 	o.tools = p->plan.tools;
 	o.stops = &p->stops;
+	TRY_TO(out, steer_init(&p->steer, plan->tables, plan->constraint, plan->grammar, err));
 	TRY_TO(out, stops_init(&p->stops, plan->stop, plan->n_stop, err));
 	TRY_TO(out, pieces_init(&p->pieces, &o, err));
 	p->reasoning = !plan->raw && plan->thinking == THINKING_ON;
 	token_append(&p->start, plan->start->id, plan->start->n);
 	token_append(&p->script, plan->script, (size_t)plan->n_script);
 	if (!p->reasoning)
-		token_append(&p->forced, p->start.id, p->start.n);
-	if (p->start.failed || p->script.failed || p->forced.failed)
+		begin_answer(p);
+	if (plan->n_begun && p->steer.active && !steer_begin(&p->steer, plan->begun, plan->n_begun))
+		st = err_set(err, ERR_ARGUMENT, "the beginning of the answer is none that the response format allows");
+	if (p->start.failed || p->script.failed || p->forced.failed || !p->plan.tools != !plan->tools)
 		st = err_set(err, ERR_MEMORY, "no memory for an answer");
 out:
 	if (st != OK)
@@ -248,6 +275,7 @@ void pilot_release(void *ctx)
 		return;
 	pieces_clear(&p->pieces);
 	stops_clear(&p->stops);
+	steer_clear(&p->steer);
 	token_list_clear(&p->start);
 	token_list_clear(&p->script);
 	token_list_clear(&p->forced);

@@ -10,7 +10,7 @@ enum status turn_tables_new(struct turn_tables **out, const struct tokenizer *t,
 	*out = NULL;
 	if (x)
 		x->mask = token_mask_new(t);
-	if (!x || !x->mask) {
+	if (!x || !x->mask || vocabulary_new(&x->vocabulary, t, err) != OK) {
 		turn_tables_free(x);
 		return err_set(err, ERR_MEMORY, "no memory for the tables of %d tokens", (int)tokenizer_size(t));
 	}
@@ -27,6 +27,7 @@ void turn_tables_free(struct turn_tables *x)
 {
 	if (!x)
 		return;
+	vocabulary_free(x->vocabulary);
 	mem_free(x->mask);
 	mem_free(x);
 }

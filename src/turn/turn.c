@@ -49,6 +49,8 @@ static enum status check_request(const struct turn_context *c, const struct turn
 		return err_set(err, ERR_ARGUMENT, "top_logprobs: expected 0 to 20, got %d", (int)q->top_logprobs);
 	if (q->priority < -4 || q->priority > 4)
 		return err_set(err, ERR_ARGUMENT, "priority: expected -4 to 4, got %d", (int)q->priority);
+	if (q->format == TURN_FORMAT_JSON_SCHEMA && !q->schema)
+		return err_set(err, ERR_ARGUMENT, "response_format: the schema is missing");
 	if (q->tool_choice == TOOL_CHOICE_REQUIRED && !tools)
 		return err_set(err, ERR_ARGUMENT, "tool_choice: a call is required, but no tools are declared");
 	if (q->tool_choice == TOOL_CHOICE_NAMED &&
@@ -95,6 +97,32 @@ static void write_start(const struct turn_tables *x, const struct turn_request *
 	buf_clear(&name);
 }
 
+/* What the answer must be: calls where one is forced, a format, strict arguments. */
+static enum status choose_grammar(struct pilot_plan *plan, const struct turn_request *q, struct err *err)
+{
+	bool forced = q->tool_choice == TOOL_CHOICE_REQUIRED || q->tool_choice == TOOL_CHOICE_NAMED;
+	json_t *any = q->format == TURN_FORMAT_JSON_OBJECT ? json_pack("{s:s}", "type", "object") : NULL;
+	struct grammar_options o = {.tools = plan->tools, .one_call = q->one_call, .strict = q->strict_tools};
+	enum status st = OK;
+
+	plan->constraint = CONSTRAINT_NONE;
+	if (plan->script)
+		goto out;
+	if (q->tool_choice == TOOL_CHOICE_NAMED)
+		o.only_tool = q->tool_name;
+	if (!forced && q->format != TURN_FORMAT_TEXT)
+		o.schema = any ? any : q->schema;
+	if (forced || o.schema)
+		plan->constraint = CONSTRAINT_ANSWER;
+	else if (q->strict_tools && grammar_any_strict(plan->tools))
+		plan->constraint = CONSTRAINT_CALLS;
+	if (plan->constraint != CONSTRAINT_NONE)
+		st = grammar_new(&plan->grammar, &o, err);
+out:
+	json_decref(any);
+	return st;
+}
+
 static enum status open_pilot(struct turn *t, const struct turn_request *q, struct err *err)
 {
 	int32_t room = t->c.engine->opt.context - (int32_t)t->prompt.n;
@@ -104,10 +132,19 @@ static enum status open_pilot(struct turn *t, const struct turn_request *q, stru
 		.thinking = t->thinking, .tools = prompt_tools(t->conversation), .stop = q->stop, .n_stop = q->n_stop,
 		.budget = q->thinking_budget, .limit = q->max_tokens >= 0 && q->max_tokens < room ? q->max_tokens : room,
 		.top_logprobs = q->top_logprobs, .start = &start, .script = q->script, .n_script = q->n_script};
+	const struct conversation *c = t->conversation;
+	const struct message *last = c && c->n ? &c->messages[c->n - 1] : NULL;
 	enum status st;
 
 	plan.tools_active = plan.tools != NULL;
+	if (last && last->role == ROLE_ASSISTANT && last->unfinished) {
+		plan.begun = last->content.p;
+		plan.n_begun = last->content.n;
+	}
+	TRY(choose_grammar(&plan, q, err));
 	write_start(t->c.tables, q, &start);
+	if (start.failed)
+		grammar_free(plan.grammar);
 	st = start.failed ? err_set(err, ERR_MEMORY, "no memory for an answer") : pilot_new(&t->pilot, &plan, err);
 	token_list_clear(&start);
 	return st;

@@ -2,6 +2,7 @@
  *   turn.c     the reader's side: open, start, mails -> events, the end
  *   prompt.c   a request's conversation -> prompt ids
  *   pilot.c    the engine's side: chooses every token, decodes it, puts notes for the reader into a box
+ *   steer.c    sampling under a constraint
  *   history.c  an answer's ids as history should hold them
  *   tables.c   what is worked out once from a vocabulary */
 #ifndef DS4_TURN_TURN_INT_H
@@ -9,12 +10,14 @@
 
 #include <pthread.h>
 
+#include "grammar/grammar.h"
 #include "turn/pieces.h"
 #include "turn/turn.h"
 
 struct turn_tables {
 	const struct tokenizer *tokenizer;
 	uint8_t *mask;				/* [V] legal in any answer */
+	struct vocabulary *vocabulary;
 	int32_t eos, think, end_think, dsml;
 };
 
@@ -33,6 +36,34 @@ json_t *prompt_tools(const struct conversation *c);
 enum { PROMPT_ENDS = 8 };
 int32_t prompt_message_ends(const struct tokenizer *t, const int32_t *id, int32_t n, int32_t end[PROMPT_ENDS]);
 
+/* ------------------------------------------------------------------ steer.c */
+
+/* From where on the answer is constrained. */
+enum constraint {
+	CONSTRAINT_NONE,
+	CONSTRAINT_ANSWER,	/* from the beginning of the visible answer */
+	CONSTRAINT_CALLS	/* from the marker that opens a block of calls */
+};
+
+struct steer {
+	enum constraint constraint;
+	const struct turn_tables *tables;
+	struct grammar *grammar;
+	struct matcher *matcher;
+	bool active;
+	uint8_t *mask;			/* [V] tables->mask without what is refused now */
+	uint64_t picks, refusals, scans;
+};
+
+/* Takes over g, also when it fails. */
+enum status steer_init(struct steer *s, const struct turn_tables *x, enum constraint c, struct grammar *g, struct err *err);
+void steer_clear(struct steer *s);
+/* The constrained part begins, p[0..n) of it is there already.  False: that is refused. */
+bool steer_begin(struct steer *s, const char *p, size_t n);
+void steer_take(struct steer *s, int32_t id);		/* the answer has got this token */
+/* Picks a token that may come; reasoning: it is open.  As sampler_pick(). */
+int32_t steer_pick(struct steer *s, struct sampler *sampler, const float *logits, bool reasoning);
+
 /* ------------------------------------------------------------------ pilot.c */
 
 /* What the engine's side tells the reader's: a header, n_logprob log-probabilities, n bytes of text and a NUL, padded
@@ -43,7 +74,7 @@ struct note {
 	size_t n;
 };
 
-/* What a pilot is to do; everything is copied, tools gets a reference of its own. */
+/* What a pilot is to do; everything is copied. */
 struct pilot_plan {
 	const struct turn_tables *tables;
 	struct mailbox *mailbox;	/* cancelled when the answer is over; outlives the last pick */
@@ -58,6 +89,10 @@ struct pilot_plan {
 	const struct token_list *start;	/* forced where the visible answer begins */
 	const int32_t *script;		/* NULL = sample */
 	int32_t n_script;
+	enum constraint constraint;
+	struct grammar *grammar;	/* moves to the pilot, also when pilot_new() fails */
+	const char *begun;		/* [n_begun] what the conversation ends with of an answer to be continued */
+	size_t n_begun;
 };
 
 struct pilot {
@@ -65,6 +100,7 @@ struct pilot {
 	struct pilot_plan plan;
 	struct stops stops;
 	struct pieces pieces;
+	struct steer steer;
 	struct token_list start, script, forced;
 	size_t at_script, at_forced;
 	bool reasoning;			/* it is open */

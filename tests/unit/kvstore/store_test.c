@@ -117,6 +117,7 @@ static void what_memory_lets_go_of_comes_back_from_disk(void **state)
 		kit_tokens(t, N, N, a, a);
 		store_kit_visit(&k, t, N, 512);
 	}
+	assert_int_equal(kvstore_flush(k.ks, NULL), OK);
 	for (int a = 0; a < 6; a++) {
 		kit_tokens(t, N, N, a, a);
 		assert_int_equal(store_kit_take(&k, t, N), N);
