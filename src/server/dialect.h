@@ -48,7 +48,8 @@ struct api_tool {
 
 /* One request as parsed: everything that outlives the body's JSON.  Zero-initialise. */
 struct api_request {
-	struct turn_request turn;	/* points into the members below; turn_open() takes turn.conversation over */
+	struct turn_request turn;	/* points into the members below; turn_open() takes turn.conversation over.
+					 * max_tokens < 0: the request names no limit, the server's holds */
 	struct token_list raw;		/* memory of turn.raw */
 	struct stop_string *stop;	/* memory of turn.stop: one block, with the bytes */
 	char *model;			/* as the client spelt it */

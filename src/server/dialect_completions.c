@@ -173,12 +173,12 @@ static bool read_all(struct parsing *p)
 	struct prompt prompt = {.text = {.p = NULL}};
 
 	p->q->turn.thinking = THINKING_OFF;
-	if (!max_tokens.v && !p->env->completions_chat)
-		p->q->turn.max_tokens = DEFAULT_TOKENS;
 	if (!read_prompt(p, &f, &prompt) || !parse_sampling(p) || !parse_max_tokens(p, "max_tokens", 0) ||
 	    !parse_stop(p, "stop") || !parse_stream_options(p) || !read_logprobs(p) ||
 	    !get_bool(&p->body, "echo", &p->q->echo))
 		return false;
+	if (!max_tokens.v && !p->env->completions_chat)
+		p->q->turn.max_tokens = DEFAULT_TOKENS;
 	return (p->env->completions_chat ? make_chat(p, &f, &prompt) : make_raw(p, &prompt)) && parse_refused(p);
 }
 

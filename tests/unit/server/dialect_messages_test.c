@@ -115,7 +115,7 @@ static void limits_are_read(void **state)
 
 	(void)state;
 	must_parse(&dialect_messages, BODY(""), &q);
-	assert_int_equal(q.turn.max_tokens, 393216);
+	assert_int_equal(q.turn.max_tokens, -1);
 	assert_int_equal(q.turn.thinking, THINKING_ON);	/* DeepSeek's default, not Anthropic's */
 	assert_int_equal(q.cache_written, 0);
 	api_request_clear(&q);

@@ -144,7 +144,7 @@ static void limits_are_read(void **state)
 	assert_non_null(q.turn.schema);
 	api_request_clear(&q);
 	must_parse(&dialect_responses, BODY(""), &q);
-	assert_int_equal(q.turn.max_tokens, 393216);
+	assert_int_equal(q.turn.max_tokens, -1);
 	assert_true(!q.summary && !q.encrypted && !q.logprobs);
 	assert_int_equal(q.turn.top_logprobs, -1);
 	api_request_clear(&q);
