@@ -143,7 +143,7 @@ struct schema_context {
 };
 
 bool schema_list_add(struct schema_context *x, struct schema_list *l, const json_t *schema, const char *path);
-/* path/key as JSON pointers are written; NULL without memory. */
+/* path/key as JSON pointers are written; NULL without memory, or when path is NULL. */
 const char *path_join(struct schema_context *x, const char *path, const char *key);
 const char *path_index(struct schema_context *x, const char *path, size_t i);
 

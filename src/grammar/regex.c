@@ -438,7 +438,9 @@ static int ascending(const void *pa, const void *pb)
 	return a < b ? -1 : a > b;
 }
 
-/* The number of the state with the members work[0..n), a new one if there is none; -1 = no memory or too many. */
+enum { NO_MEMORY = -1, NOWHERE = -2, TOO_MANY = -3 };	/* instead of a state */
+
+/* The number of the state with the members work[0..n), a new one if there is none. */
 static int32_t state_of(struct builder *b, int32_t n)
 {
 	qsort(b->work, (size_t)n, sizeof *b->work, ascending);
@@ -447,13 +449,13 @@ static int32_t state_of(struct builder *b, int32_t n)
 		    memcmp(b->set + b->start[s], b->work, (size_t)n * sizeof *b->work) == 0)
 			return s;
 	if (b->n_state == MAX_STATES || (int64_t)(b->n_state + 1) * b->n_class > MAX_TABLE)
-		return -1;
+		return TOO_MANY;
 	if (b->n_set + (size_t)n > b->set_room) {
 		size_t room = 2 * (b->n_set + (size_t)n);
 		int32_t *p = mem_grow(b->set, room, sizeof *p);
 
 		if (!p)
-			return -1;
+			return NO_MEMORY;
 		b->set = p;
 		b->set_room = room;
 	}
@@ -484,7 +486,7 @@ static int32_t successor(struct builder *b, int32_t s, int32_t class)
 		else if (x->kind == NFA_CHARS && in_ranges(b->c, x, b->first[class]))
 			n = close_over(b, x->out, false, false, n);
 	}
-	return n ? state_of(b, n) : -2;
+	return n ? state_of(b, n) : NOWHERE;
 }
 
 static bool accepts(struct builder *b, int32_t s)
@@ -544,9 +546,11 @@ static enum status make_subsets(struct builder *b, int32_t begin, struct err *er
 		return no_memory(err);
 	for (int32_t s = 0; s < b->n_state; s++)
 		for (int32_t k = 0; k < b->n_class; k++) {
-			int32_t to = usable(b->first[k]) ? successor(b, s, k) : -2;
+			int32_t to = usable(b->first[k]) ? successor(b, s, k) : NOWHERE;
 
-			if (to == -1)
+			if (to == NO_MEMORY)
+				return no_memory(err);
+			if (to == TOO_MANY)
 				return err_set(err, ERR_ARGUMENT, "the pattern is too large: \"%.*s\"",
 					       (int)(b->c->n < 80 ? b->c->n : 80), b->c->text);
 			b->next[(size_t)s * (size_t)b->n_class + (size_t)k] = to < 0 ? -1 : to;
@@ -651,9 +655,14 @@ static int32_t class_of(const struct dfa *d, uint32_t cp)
 	return lo;
 }
 
-static enum status too_large(struct err *err)
+/* A table for a product; *out NULL on failure. */
+static enum status product_alloc(struct dfa **out, int64_t n_state, int64_t n_class, struct err *err)
 {
-	return err_set(err, ERR_ARGUMENT, "patterns and lengths together are too large");
+	*out = NULL;
+	if (n_state * n_class > MAX_TABLE)
+		return err_set(err, ERR_ARGUMENT, "patterns and lengths together are too large");
+	*out = dfa_alloc((int32_t)n_state, (int32_t)n_class);
+	return *out ? OK : no_memory(err);
 }
 
 /* Both must match.  b is freed, *a replaced. */
@@ -661,12 +670,13 @@ static enum status intersect(struct dfa **a, struct dfa *b, struct err *err)
 {
 	const struct dfa *x = *a;
 	int64_t n_state = (int64_t)x->n_state * b->n_state, n_class = x->n_class + b->n_class;
-	struct dfa *d = n_state * n_class <= MAX_TABLE ? dfa_alloc((int32_t)n_state, (int32_t)n_class) : NULL;
+	struct dfa *d;
 	int32_t k = 0;
+	enum status st = product_alloc(&d, n_state, n_class, err);
 
-	if (!d) {
+	if (st != OK) {
 		dfa_free(b);
-		return too_large(err);
+		return st;
 	}
 	memcpy(d->first, x->first, (size_t)x->n_class * sizeof *d->first);
 	memcpy(d->first + x->n_class, b->first, (size_t)b->n_class * sizeof *d->first);
@@ -697,10 +707,9 @@ static enum status bound_length(struct dfa **a, uint32_t min, uint32_t max, stru
 	const struct dfa *x = *a;
 	uint32_t counts = (max == REGEX_NO_MAX ? min : max);	/* counted up to here */
 	int64_t n_state = (int64_t)x->n_state * ((int64_t)counts + 1);
-	struct dfa *d = n_state * x->n_class <= MAX_TABLE ? dfa_alloc((int32_t)n_state, x->n_class) : NULL;
+	struct dfa *d;
 
-	if (!d)
-		return too_large(err);
+	TRY(product_alloc(&d, n_state, x->n_class, err));
 	memcpy(d->first, x->first, (size_t)x->n_class * sizeof *d->first);
 	for (int32_t s = 0; s < d->n_state; s++) {
 		int32_t p = s % x->n_state;
@@ -723,12 +732,14 @@ static enum status bound_length(struct dfa **a, uint32_t min, uint32_t max, stru
 	return OK;
 }
 
-/* Takes away what cannot lead to a match.  False: there is nothing else. */
-static bool prune(struct dfa *d)
+/* Takes away what cannot lead to a match. */
+static enum status prune(struct dfa *d, const char *pattern, struct err *err)
 {
 	uint8_t *live = mem_copy(d->accept, (size_t)d->n_state);
-	bool changed = live != NULL, starts;
+	bool changed = true, starts;
 
+	if (!live)
+		return no_memory(err);
 	while (changed) {
 		changed = false;
 		for (int32_t s = d->n_state; s-- > 0;)
@@ -739,12 +750,14 @@ static bool prune(struct dfa *d)
 					live[s] = changed = true;
 			}
 	}
-	starts = live && live[0];
-	for (size_t i = 0; live && i < (size_t)d->n_state * (size_t)d->n_class; i++)
+	starts = live[0];
+	for (size_t i = 0; i < (size_t)d->n_state * (size_t)d->n_class; i++)
 		if (d->next[i] >= 0 && !live[d->next[i]])
 			d->next[i] = -1;
 	mem_free(live);
-	return starts;
+	if (!starts)
+		return err_set(err, ERR_ARGUMENT, "no string can match the pattern \"%.100s\" in its bounds", pattern);
+	return OK;
 }
 
 enum status dfa_new(struct dfa **out, const char *const *pattern, int n_pattern, uint32_t min, uint32_t max,
@@ -763,10 +776,7 @@ enum status dfa_new(struct dfa **out, const char *const *pattern, int n_pattern,
 	}
 	if (min > 0 || max != REGEX_NO_MAX)
 		TRY_TO(out, bound_length(&d, min, max, err));
-	if (!prune(d)) {
-		st = err_set(err, ERR_ARGUMENT, "no string can match the pattern \"%.100s\" in its bounds", pattern[0]);
-		goto out;
-	}
+	TRY_TO(out, prune(d, pattern[0], err));
 	*out = d;
 	d = NULL;
 out:

@@ -30,12 +30,14 @@ struct merge {
 
 const char *path_join(struct schema_context *x, const char *path, const char *key)
 {
-	size_t n = strlen(path) + 2 * strlen(key) + 2;
-	char *out = grammar_alloc(x->g, n, 1), *p = out;
+	size_t n = path ? strlen(path) : 0;
+	char *out = path ? grammar_alloc(x->g, n + 2 * strlen(key) + 2, 1) : NULL, *p;
 
 	if (!out)
 		return NULL;
-	p += sprintf(p, "%s/", path);
+	memcpy(out, path, n);
+	p = out + n;
+	*p++ = '/';
 	for (; *key; key++) {
 		if (*key == '~' || *key == '/') {
 			*p++ = '~';

@@ -3,7 +3,8 @@
  * What  Picks a token that the matcher accepts.
  * Why   Asking about all 129,280 tokens costs milliseconds; the token that is picked anyway is mostly right.
  * How   Pick, ask, and if refused pick again without it.  What is left over by refusals is drawn exactly as if the mask
- *       had been known; after TRIES of them it is worked out for the whole vocabulary.
+ *       had been known.  Where few tokens may come the mask is worked out for the whole vocabulary at once, since
+ *       that is cheap there (grammar/mask.c); elsewhere after TRIES refusals.
  * Careful
  *       - min-p measures from the likeliest token, so that one has to be accepted first.  top-k and top-p count what
  *         was not refused yet: where they cut may lie a little differently than under the whole mask.
@@ -57,12 +58,13 @@ static const char *bytes_of(const struct steer *s, int32_t id, size_t *n)
 
 void steer_take(struct steer *s, int32_t id)
 {
+	const char *p;
 	size_t n;
-	const char *p = bytes_of(s, id, &n);
 
-	/* What is forced may go its own way; what follows is free then. */
-	if (s->active && id != s->tables->eos && (!p || !matcher_push(s->matcher, p, n)))
-		s->active = false;
+	if (!s->active || id == s->tables->eos)
+		return;
+	p = bytes_of(s, id, &n);
+	s->active = p && matcher_push(s->matcher, p, n);	/* what is forced may go its own way: free then */
 }
 
 static bool accepts(struct steer *s, int32_t id, bool reasoning)
@@ -90,6 +92,17 @@ static void scan(struct steer *s, bool reasoning)
 	s->mask[x->dsml] = accepts(s, x->dsml, reasoning);
 }
 
+/* Is it likely that few tokens may come, so that finding them all costs less than another pick? */
+static bool is_narrow(struct steer *s, bool reasoning)
+{
+	static const char *const samples[] = {"a", "Z", "7", " "};
+
+	for (size_t i = 0; i < sizeof samples / sizeof *samples && !reasoning; i++)
+		if (!matcher_accepts(s->matcher, samples[i], 1))
+			return true;
+	return false;
+}
+
 /* Picks with and without the filters that depend on the likeliest token. */
 static int32_t pick(struct sampler *sampler, const float *logits, bool likeliest)
 {
@@ -108,6 +121,7 @@ int32_t steer_pick(struct steer *s, struct sampler *sampler, const float *logits
 	const uint8_t *all = sampler->allowed;
 	bool likeliest = sampler->p.min_p > 0 && sampler->p.temperature > 0;
 	int32_t refused[TRIES], n = 0, id;
+	bool scanned = false;
 
 	if (s->constraint == CONSTRAINT_NONE || (!s->active && !reasoning))
 		return sampler_pick(sampler, logits);
@@ -115,7 +129,7 @@ int32_t steer_pick(struct steer *s, struct sampler *sampler, const float *logits
 	sampler->allowed = s->mask;
 	for (;;) {
 		id = pick(sampler, logits, likeliest);
-		if (id < 0 || n > TRIES)
+		if (id < 0 || scanned)
 			break;
 		if (accepts(s, id, reasoning)) {
 			if (!likeliest)
@@ -125,17 +139,16 @@ int32_t steer_pick(struct steer *s, struct sampler *sampler, const float *logits
 		}
 		s->refusals++;
 		s->mask[id] = 0;
-		if (n < TRIES)
-			refused[n] = id;
-		else
+		refused[n++] = id;
+		scanned = n == TRIES || is_narrow(s, reasoning);
+		if (scanned)
 			scan(s, reasoning);
-		n++;
 	}
-	if (n > TRIES && id >= 0 && likeliest)
+	if (scanned && id >= 0 && likeliest)
 		id = pick(sampler, logits, false);
-	if (n > TRIES)
+	if (scanned)
 		memcpy(s->mask, s->tables->mask, (size_t)sampler->vocab);
-	for (int32_t i = 0; i < n && i < TRIES; i++)
+	for (int32_t i = 0; i < n; i++)
 		s->mask[refused[i]] = s->tables->mask[refused[i]];
 	sampler->allowed = all;
 	return matcher_ok(s->matcher) ? id : -1;

@@ -340,7 +340,8 @@ static bool hand_note(struct turn *t, bool (*take)(void *ctx, const struct turn_
 	ev.index = note.index;
 	t->at += (size + note.n + 8) / 8 * 8;
 	t->answering = true;
-	answer_take(&t->answer, &(struct piece){.kind = note.kind, .index = note.index, .text = ev.text, .n = note.n});
+	if (t->c.replay)
+		answer_take(&t->answer, &(struct piece){.kind = note.kind, .index = note.index, .text = ev.text, .n = note.n});
 	if (ev.kind == TURN_CALL_BEGIN && !new_call_id(t, ev.index))
 		t->answer.failed = true;
 	else if (ev.kind >= TURN_CALL_BEGIN)

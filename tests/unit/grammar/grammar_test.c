@@ -604,6 +604,34 @@ static void the_work_for_a_token_does_not_grow_with_the_text(void **state)
 	grammar_free(g);
 }
 
+/* Every allocation fails once; the sanitizers see what is lost. */
+static void without_memory_there_is_an_error_and_nothing_is_lost(void **state)
+{
+	static const char schema[] =
+		"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"pattern\":\"^a{2}$\",\"maxLength\":3},"
+		"\"b\":{\"allOf\":[{\"enum\":[1,\"x\"]},{\"anyOf\":[{\"type\":\"integer\"},{\"$ref\":\"#\"}]}]},"
+		"\"c\":{\"prefixItems\":[true],\"items\":{\"minimum\":1}}}}";
+	json_t *j = json_parse(schema, strlen(schema), NULL), *tools = json_parse(tools_text, strlen(tools_text), NULL);
+	struct grammar_options o = {.schema = j, .tools = tools, .strict = true};
+	enum status st;
+	long n = 0;
+
+	(void)state;
+	do {
+		struct grammar *g;
+		struct err err = {0};
+
+		mem_fail_at(++n);
+		st = grammar_new(&g, &o, &err);
+		mem_fail_at(0);
+		assert_true(st == OK ? g != NULL : st == ERR_MEMORY && !g && err.msg[0]);
+		grammar_free(g);
+	} while (st != OK);
+	assert_true(n > 50);
+	json_decref(j);
+	json_decref(tools);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -619,6 +647,7 @@ int main(void)
 		cmocka_unit_test(looking_ahead_changes_nothing),
 		cmocka_unit_test(calls_have_the_official_spelling_and_strict_arguments),
 		cmocka_unit_test(whatever_a_random_schema_lets_through_is_valid),
+		cmocka_unit_test(without_memory_there_is_an_error_and_nothing_is_lost),
 		cmocka_unit_test(the_work_for_a_token_does_not_grow_with_the_text),
 	};
 
