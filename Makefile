@@ -165,6 +165,8 @@ help:
 	@echo 'make test [T=word]    install what is missing, build, run all tests (or those whose path has the word)'
 	@echo 'make check [T=word]   the same without the sanitizer part'
 	@echo 'make asan | tsan      the tests that are run under address+undefined or thread sanitizers'
+	@echo 'make test-load         ds4 serve under 256 clients and 2,000 idle connections for a minute'
+	@echo 'make test-clients      ds4 serve and real clients from npm (CLIENTS="sdk codex claude opencode pi")'
 	@echo 'make fuzz             every fuzz target for FUZZ_SECONDS=60 (needs clang)'
 	@echo 'make lint             layers, header guards, banned calls, sizes'
 	@echo 'make warnings         compile with gcc and with clang, warnings as errors'
@@ -218,6 +220,15 @@ build-asan-tests: $(call prog,$(ASAN_TESTS),$(B)) ; @:
 build-tsan-tests: $(call prog,$(TSAN_TESTS),$(B)) ; @:
 build-fuzz:       $(call prog,$(call only,$(FUZZ_SRC)),$(B)) ; @:
 
+# Longer tests of the server: many clients, and the real ones (from npm).
+.PHONY: test-load test-clients
+test-load: all $(B)/tests/load/load $(B)/tests/api/clients_test
+	@sh tests/load/run.sh $(LOAD)
+	@DS4_LONG=1 $(B)/tests/api/clients_test
+
+test-clients: all
+	@bash tests/clients/run.sh $(CLIENTS)
+
 # --- how ------------------------------------------------------------------------------------------------
 
 # These files change only when their text does; what depends on them is then built again.
@@ -264,6 +275,11 @@ $(B)/%_test: $(B)/obj/%_test.o $(if $(HELP_SRC),$(B)/libsupport.a) $(B)/libds4.a
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(CMOCKA) $(LIBS)
+
+$(B)/tests/load/load: $(B)/obj/tests/load/load.o $(B)/libds4.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(B)/%_fuzz: $(B)/obj/%_fuzz.o $(B)/libds4.a
 	$(call say,LD,$@)

@@ -207,7 +207,7 @@ static const struct dialect *dialect_of(const char *url)
 }
 
 /* The prompt of a recorded request, and the answer that is scripted for it. */
-static void prompt_of(struct bench *b, json_t *v, struct token_list *prompt, struct token_list *answer)
+static void prompt_of(struct bench *b, json_t *v, struct token_list *prompt, struct stub_answer *answer)
 {
 	const struct dialect *d = dialect_of(json_at(v, "url"));
 	struct api_request q = {0};
@@ -229,7 +229,8 @@ static void prompt_of(struct bench *b, json_t *v, struct token_list *prompt, str
 static void compare(const struct recorded *all)
 {
 	struct engine_options o = ENGINE_OPTIONS_DEFAULT;
-	struct token_list known = {0}, prompt = {0}, answer = {0};
+	struct token_list known = {0}, prompt = {0};
+	struct stub_answer answer = {0};
 	struct bench b = {0};
 	struct err err;
 	bool goes_on = false;
@@ -246,14 +247,14 @@ static void compare(const struct recorded *all)
 		json_t *v = read_file(all->file);
 
 		if (dialect_of(json_at(v, "url"))) {
-			prompt.n = answer.n = 0;
+			prompt.n = answer.ids.n = 0;
 			prompt_of(&b, v, &prompt, &answer);
 			if (goes_on && (prompt.n <= known.n || memcmp(prompt.id, known.id, known.n * sizeof *known.id)))
 				fail_msg("%s: its prompt of %zu tokens does not begin with the %zu known ones", all->file,
 					 prompt.n, known.n);
 			known.n = 0;
 			token_append(&known, prompt.id, prompt.n);
-			token_append(&known, answer.id, answer.n);
+			token_append(&known, answer.ids.id, answer.ids.n);
 			goes_on = all->goes_on;
 		}
 		json_decref(v);
@@ -264,7 +265,7 @@ static void compare(const struct recorded *all)
 	engine_close(b.e);
 	token_list_clear(&known);
 	token_list_clear(&prompt);
-	token_list_clear(&answer);
+	token_list_clear(&answer.ids);
 }
 
 /* ------------------------------------------------------------------ the clients */

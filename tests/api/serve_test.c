@@ -30,6 +30,13 @@ static struct response r = {.head = BUF_CAP(BUF_MAX), .body = BUF_CAP(BUF_MAX)};
 static struct stream st = {.content = BUF_CAP(BUF_MAX)};
 static char stub_path[] = "/tmp/ds4-serve-stub-XXXXXX";
 
+static int popen_wait(const char *command)
+{
+	FILE *f = popen(command, "r");
+
+	return f ? pclose(f) : -1;
+}
+
 /* One scripted answer of n words. */
 static void long_answer(int n)
 {
@@ -546,6 +553,84 @@ static void a_model_that_cannot_be_loaded_ends_the_server_with_its_sentence(void
 	unlink(api.log);
 }
 
+/* A tool call in a spelling that no renderer would write: only the exact ids extend what was read. */
+static const char odd_call[] = "{\"raw\": \"I will look.</think>One moment.\\n\\n<｜DSML｜tool_calls>\\n<｜DSML｜invoke name=\\\"f\\\">\\n"
+			       "<｜DSML｜parameter name=\\\"a\\\" string=\\\"false\\\">  1.50e0 </｜DSML｜parameter>\\n</｜DSML｜invoke>\\n"
+			       "</｜DSML｜tool_calls>\"}\n{\"content\": \"Done.\"}\n";
+
+static void add_long_system(struct buf *b)
+{
+	buf_str(b, "{\"stream\":true,\"stream_options\":{\"include_usage\":true},\"tools\":[{\"type\":\"function\",\"function\":{\"name\":"
+		   "\"f\",\"parameters\":{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"number\"}}}}}],\"messages\":[{\"role\":"
+		   "\"system\",\"content\":\"");
+	for (int i = 0; i < 150; i++)
+		buf_printf(b, "Rule %d. ", i);
+	buf_str(b, "\"},{\"role\":\"user\",\"content\":\"Call f.\"}");
+}
+
+/* The first request, then (after a restart, if so) the one with the result; what the second had to read. */
+static json_int_t two_requests(char *dir, bool restart, json_int_t *prompt)
+{
+	struct buf body = BUF_CAP(1 << 20);
+	FILE *f = fopen(stub_path, "w");
+
+	fputs(odd_call, f);
+	fclose(f);
+	api_init(&api);
+	api.o.stub = stub_path;
+	api.o.kv_dir = dir;
+	api_start(&api);
+	add_long_system(&body);
+	buf_str(&body, "]}");
+	api_post(&api, &r, CHAT, NULL, buf_cstr(&body));
+	stream_take(&st, &r);
+	if (strcmp(st.finish, "tool_calls") != 0 || st.calls != 1)
+		fail_msg("expected a call, found: %s", buf_cstr(&r.body));
+	if (restart) {
+		api_stop(&api);
+		api_init(&api);
+		api.o.kv_dir = dir;
+		api_start(&api);
+	}
+	buf_cut(&body, 0);
+	add_long_system(&body);
+	/* Neither the call's id nor the reasoning come back, and the number is spelt as JSON likes it. */
+	buf_str(&body, ",{\"role\":\"assistant\",\"content\":\"One moment.\",\"tool_calls\":[{\"id\":\"x\",\"type\":\"function\",\"function\":"
+		       "{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1.5}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"x\",\"content\":\"7\"}],"
+		       "\"max_tokens\":4}");
+	api_post(&api, &r, CHAT, NULL, buf_cstr(&body));
+	expect_status(200);
+	stream_take(&st, &r);
+	*prompt = st.prompt;
+	api_stop(&api);
+	buf_clear(&body);
+	return st.prompt - st.cached;
+}
+
+static void a_conversation_goes_on_exactly_also_after_a_restart(void **state)
+{
+	char one[] = "/tmp/ds4-serve-kv-XXXXXX", two[] = "/tmp/ds4-serve-kv-XXXXXX", command[100];
+	json_int_t prompt, again, read, read_again;
+
+	(void)state;
+	assert_non_null(mkdtemp(one));
+	assert_non_null(mkdtemp(two));
+	read = two_requests(one, false, &prompt);
+	read_again = two_requests(two, true, &again);
+	if (read > 40 || prompt < 600)
+		fail_msg("expected only the result to be read, found %lld of %lld tokens", (long long)read, (long long)prompt);
+	if (again != prompt)
+		fail_msg("expected the same prompt after a restart, of %lld tokens, found %lld", (long long)prompt,
+			 (long long)again);
+	if (read_again > read + 128 + 128)	/* from the last whole block with a checkpoint */
+		fail_msg("expected little to be read after a restart, found %lld of %lld tokens", (long long)read_again,
+			 (long long)again);
+	for (int i = 0; i < 2; i++) {
+		snprintf(command, sizeof command, "rm -rf '%s'", i ? two : one);
+		assert_int_equal(popen_wait(command), 0);
+	}
+}
+
 /* ------------------------------------------------------------------ what is written */
 
 static void contents_are_in_the_trace_and_never_in_the_log(void **state)
@@ -715,6 +800,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(the_end_finishes_streams_and_tells_the_queue),
 		cmocka_unit_test(an_answer_under_way_may_end_by_itself),
 		cmocka_unit_test(a_model_that_cannot_be_loaded_ends_the_server_with_its_sentence),
+		cmocka_unit_test(a_conversation_goes_on_exactly_also_after_a_restart),
 		cmocka_unit_test(contents_are_in_the_trace_and_never_in_the_log),
 		cmocka_unit_test(a_thousand_malformed_requests_get_documented_answers),
 	};
