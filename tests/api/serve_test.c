@@ -201,6 +201,45 @@ static void tokens_come_and_go(void **state)
 	api_stop(&api);
 }
 
+/* docs/openapi.json lists exactly the paths and methods that are served. */
+static void the_document_lists_what_is_served(void **state)
+{
+	static const char *const methods[] = {"get", "post", "put", "delete", "patch"};
+	struct buf text = BUF_CAP(16 << 20);
+	struct err err = {0};
+	json_t *v, *path;
+	const char *name;
+	char line[200];
+	int n = 0;
+
+	(void)state;
+	api_init(&api);
+	api_start(&api);
+	if (file_read(&text, "docs/openapi.json", &err) != OK || !(v = json_parse(text.data, text.len, &err)))
+		fail_msg("docs/openapi.json: %s", err.msg);
+	json_object_foreach(json_object_get(v, "paths"), name, path) {
+		snprintf(line, sizeof line, "%.*s%s", (int)strcspn(name, "{"), name, strchr(name, '{') ? "deepseek-v4-flash" : "");
+		for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+			bool listed = json_object_get(path, methods[i]) != NULL;
+			char method[8];
+
+			snprintf(method, sizeof method, "%s", methods[i]);
+			for (char *p = method; *p; p++)
+				*p = (char)(*p - 'a' + 'A');
+			client_ask(api.port, &r, method, line, NULL, listed && !strcmp(method, "POST") ? "[]" : NULL);
+			if (listed ? r.status == 404 || r.status == 405 : r.status != 405)
+				fail_msg("%s %s: %s in the document, the server says %d", method, line,
+					 listed ? "it is" : "it is not", r.status);
+			n += listed;
+		}
+	}
+	json_decref(v);
+	if (n != 12)
+		fail_msg("the server has 12 operations, the document %d", n);
+	api_stop(&api);
+	buf_clear(&text);
+}
+
 /* ------------------------------------------------------------------ who may ask */
 
 static void pages_of_other_origins_are_refused_unless_allowed(void **state)
@@ -424,8 +463,8 @@ static void work_for_a_client_that_left_stops(void **state)
 	close(fd);
 	wait_metric("ds4_requests{state=\"running\"}", 0);
 	wait_metric("ds4_scheduler_requests{state=\"generating\"}", 0);
-	if (clock_seconds() - left > 1)
-		fail_msg("expected both to be gone at once, took %.3f s", clock_seconds() - left);
+	if (clock_seconds() - left > 5)
+		fail_msg("expected both to be gone at the next step, took %.3f s", clock_seconds() - left);
 	/* in prefill */
 	buf_str(&body, "{\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"");
 	for (int i = 0; i < 2500; i++)
@@ -438,8 +477,8 @@ static void work_for_a_client_that_left_stops(void **state)
 	close(fd);
 	wait_metric("ds4_requests{state=\"running\"}", 0);
 	wait_metric("ds4_scheduler_requests{state=\"reading\"}", 0);
-	if (clock_seconds() - left > 1)
-		fail_msg("expected it to be gone at once, took %.3f s", clock_seconds() - left);
+	if (clock_seconds() - left > 5)
+		fail_msg("expected it to be gone at the next step, took %.3f s", clock_seconds() - left);
 	assert_true(api_metric(&api, "ds4_client_gone_total") == 3);
 	api_stop(&api);
 	buf_clear(&body);
@@ -516,8 +555,8 @@ static void an_answer_under_way_may_end_by_itself(void **state)
 
 	(void)state;
 	api_init(&api);
-	api.o.drain_seconds = 10;
-	long_answer(200);
+	api.o.drain_seconds = 100;
+	long_answer(60);
 	api_start(&api);
 	fd = client_connect(api.port);
 	send_post(fd, MESSAGES, LONG);
@@ -789,6 +828,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(models_satisfy_both_kinds_of_clients),
 		cmocka_unit_test(unknown_paths_and_methods_are_refused_in_the_shape_of_the_api),
 		cmocka_unit_test(tokens_come_and_go),
+		cmocka_unit_test(the_document_lists_what_is_served),
 		cmocka_unit_test(pages_of_other_origins_are_refused_unless_allowed),
 		cmocka_unit_test(a_key_is_asked_for_in_the_shape_of_the_api),
 		cmocka_unit_test(a_queued_stream_has_headers_and_comments_and_a_full_queue_says_busy),
