@@ -22,7 +22,7 @@
 		if (j->n == 1)                                        \
 			row_matrix_avx512(j, type);                   \
 		else                                                  \
-			panel_walk(j, type, panel_times_avx512);      \
+			panel_walk(j, type, false, panel_times_avx512);\
 	}                                                             \
 	static void amx_##T(const struct dot_job *j)                  \
 	{                                                             \

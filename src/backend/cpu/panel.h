@@ -4,7 +4,7 @@
  * of the file into bytes and used for every activation row of a step.  It stays in the second-level cache.
  *
  *   code    strips of 16 rows, each [K/4][16][4] bytes: four neighbouring columns of a row side by side
- *   GROUPS  (Q8_0, IQ2_XXS)  code = 128 + weight, scale [K/32][16] per strip
+ *   GROUPS  (Q8_0, IQ2_XXS)  code = 128 + weight (for AMX the weight as a signed byte), scale [K/32][16] per strip
  *   BLOCKS  (Q2_K, Q4_K)     code = unsigned, scale and min [K/256][16] floats, 16 minimums of a block as pairs of int16
  *                            [K/256][8][16][2]; Q2_K's sub-scales are multiplied into the codes, Q4_K's are
  *                            sub [K/32][16]
@@ -42,27 +42,29 @@ struct panel {
 	};
 	_Alignas(64) float min[PANEL_STRIPS][PANEL_K / 256][16];
 	_Alignas(64) int16_t mins[PANEL_STRIPS][PANEL_K / 256][8][16][2];
+	uint8_t flip;	/* what turns codes of 128 + weight into what is stored */
 	/* One tile of activations. */
 	_Alignas(64) int8_t xq[16][PANEL_X_BYTES];
 	_Alignas(64) float xd[16][PANEL_K / 32];
 	_Alignas(64) int32_t xbias[16][PANEL_K / 32];
 	_Alignas(64) int16_t xsum[16][PANEL_K / 16];
 	_Alignas(64) int8_t xsum8[16][PANEL_K / 8 + 64];		/* AMX: 16 sums / 16 of a block, then 16 rests */
-	_Alignas(64) int32_t c[2][16][16];				/* AMX: products on their way to floats */
+	_Alignas(64) int32_t c[8][16][16];				/* AMX: products on their way to floats */
 };
 
 _Static_assert(sizeof(struct panel) <= DOT_WORK, "a panel is a thread's work space");
 
-/* Expanded rows r0..r0+rows-1 and columns k0..k0+k-1 of a job, and the activation rows i0..i0+n-1 to multiply. */
+/* Expanded rows r0..r0+rows-1 and columns k0..k0+k-1 of a job, and the n activation rows to multiply. */
 struct panel_part {
 	const struct dot_job *j;
 	struct panel *p;
 	enum dtype type;
-	int32_t r0, rows, k0, k, i0, n;
+	int32_t r0, rows, k0, k, n;
 };
 
-/* Expands one panel after the other and calls `times` for all activation rows. */
-void panel_walk(const struct dot_job *j, enum dtype type, void (*times)(const struct panel_part *t));
+/* Expands one panel after the other and calls `times` for all activation rows.  minus128: codes of GROUPS are stored
+ * less 128, as signed bytes. */
+void panel_walk(const struct dot_job *j, enum dtype type, bool minus128, void (*times)(const struct panel_part *t));
 void panel_times_avx512(const struct panel_part *t);
 
 /* Copies columns k0.. of n activation rows into the panel. */

@@ -1,17 +1,19 @@
 /* panel_amx.c - weight matrices times many rows of activations, with AMX int8: prefill and larger batches.
  *
- * How   The panels of panel_avx512.c are what tdpbsud wants as its second operand: four columns of 16 weight rows in each
- *       tile row.  The first operand is 16 activation rows.  A product of tiles gives 16 x 16 exact sums; they go through
+ * How   The panels of panel_avx512.c are what a tile product wants as its second operand: four columns of 16 weight rows
+ *       in each tile row.  The first operand is 16 activation rows.  A product gives 16 x 16 exact sums; they go through
  *       memory into vector registers, where 16 rows of floats wait for them.
- *       GROUPS: a product covers one group of 32.  BLOCKS (Q2_K): four products cover a block, and a fifth its minimums:
- *       sums of activations are cut into sum / 16 (signed) and the rest, which meet 16 times the minimum and the minimum.
+ *       GROUPS: a product covers one group of 32, with weights as signed bytes.  BLOCKS (Q2_K): four products cover a
+ *       block, and a fifth its minimums: sums of activations are cut into sum / 16 (signed) and the rest, which meet 16
+ *       times the minimum and the minimum.
  * Why   A group's float part (24 cycles for 8,192 products) is longer than its tile product (16): this is what holds Q8_0
- *       and IQ2_XXS at a third of the unit's reach, and still more than three times VNNI.
+ *       and IQ2_XXS below a third of the unit's reach.
  * Careful
  *       - Integers are exact and the float part is that of panel.h: the bits are those of AVX-512.
- *       - The next product is under way while the last one is turned to floats: two buffers, in turn.
+ *       - Sums stored by a tile cannot be loaded for a while: products run a round ahead of their float parts, into
+ *         the other half of a buffer.
  *       - Tile shapes are a thread's own state: set at the beginning of a call, released at its end.
- *       - Q4_K and what does not fill a tile by a quarter goes to panel_avx512.c. */
+ *       - Q4_K and very few rows go to panel_avx512.c. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -21,23 +23,19 @@
 
 enum {
 	X = 16,		/* activation rows of a tile */
-	LEAST = 4	/* fewer are left to VNNI */
+	LEAST = 4,	/* fewer are left to VNNI */
+	ROUND = 4	/* groups in a round */
 };
 
-/* Tiles: sums; activations and weights of 32 columns; of 64 columns.  The intrinsics want digits. */
-#define C 0
-#define A32 1
-#define B32 2
-#define A64 3
-#define B64 4
-
+/* Tiles: 0..3 sums; 4, 5 activations; 6, 7 weights.  For GROUPS all of 4..7 are 32 columns deep; for BLOCKS 4 and 6 are
+ * 64, 5 and 7 (minimums) 32.  The intrinsics want digits. */
 /* What tile instructions read and write in memory is hidden from the compiler. */
 INLINE void in_memory(const void *p)
 {
 	__asm__ volatile("" : : "r"(p) : "memory");
 }
 
-static void shapes(void)
+static void shapes(bool blocks)
 {
 	struct {
 		uint8_t palette, start_row, reserved[14];
@@ -47,73 +45,106 @@ static void shapes(void)
 
 	memset(&config, 0, sizeof config);
 	config.palette = 1;
-	config.row_bytes[C] = config.row_bytes[A64] = config.row_bytes[B64] = config.row_bytes[B32] = 64;
-	config.row_bytes[A32] = 32;
-	config.rows[C] = config.rows[A32] = config.rows[A64] = config.rows[B64] = 16;
-	config.rows[B32] = 8;
+	for (int t = 0; t < 8; t++) {
+		bool deep = blocks && !(t & 1);
+
+		config.row_bytes[t] = t < 4 || t > 5 || deep ? 64 : 32;
+		config.rows[t] = t < 6 || deep ? 16 : 8;
+	}
 	in_memory(&config);	/* gcc 12 believes that only 8 bytes of it are read */
 	_tile_loadconfig(&config);
 }
 
-/* y += (c + bias) * x.d * scale, or - c * x.d * scale. */
-INLINE void add_tile(__m512 *y, int32_t (*c)[16], const int32_t *bias, const float *xd, size_t stride, const float *scale,
-                     bool minus)
+/* y += c * x.d * scale, or -= . */
+INLINE void add_tile(__m512 *y, int32_t (*c)[16], const float *xd, const float *scale, bool minus)
 {
 	const __m512 by = _mm512_load_ps(scale);
 
 #pragma GCC unroll 16
 	for (int i = 0; i < X; i++) {
-		__m512i sum = _mm512_load_si512(c[i]);
-		__m512 f;
+		__m512 f = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(c[i])), _mm512_set1_ps(xd[i * (PANEL_K / 32)]));
 
-		if (bias)
-			sum = _mm512_add_epi32(sum, _mm512_set1_epi32(bias[(size_t)i * stride]));
-		f = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(xd[(size_t)i * stride]));
 		y[i] = minus ? _mm512_fnmadd_ps(f, by, y[i]) : _mm512_fmadd_ps(f, by, y[i]);
 	}
 }
 
-INLINE void group_product(struct panel *p, int s, int32_t g)
-{
-	_tile_zero(C);
-	_tile_loadd(A32, p->xq[0] + 32 * g, PANEL_X_BYTES);
-	_tile_loadd(B32, p->code[s] + 512 * g, 64);
-	_tile_dpbsud(C, A32, B32);
-	_tile_stored(C, p->c[g & 1], 64);
-}
+#define GROUP_PRODUCT(sums, a, b, g)                                          \
+	do {                                                                  \
+		_tile_zero(sums);                                             \
+		_tile_loadd(a, p->xq[0] + 32 * (g), PANEL_X_BYTES);           \
+		_tile_loadd(b, p->code[s] + 512 * (g), 64);                   \
+		_tile_dpbssd(sums, a, b);                                     \
+		_tile_stored(sums, p->c[(g) % (2 * ROUND)], 64);              \
+	} while (0)
 
-static void tile_groups(__m512 *y, struct panel *p, int s, int32_t groups)
+INLINE void round_of_groups(struct panel *p, int s, int32_t g, int32_t groups)
 {
-	in_memory(p);
-	group_product(p, s, 0);
-	for (int32_t g = 0; g < groups; g++) {
-		if (g + 1 < groups)
-			group_product(p, s, g + 1);
-		in_memory(p->c[g & 1]);
-		add_tile(y, p->c[g & 1], p->xbias[0] + g, p->xd[0] + g, PANEL_K / 32, p->scale[s][g], false);
+	if (g + ROUND <= groups) {
+		GROUP_PRODUCT(0, 4, 6, g);
+		GROUP_PRODUCT(1, 5, 7, g + 1);
+		GROUP_PRODUCT(2, 4, 6, g + 2);
+		GROUP_PRODUCT(3, 5, 7, g + 3);
+		return;
 	}
+	for (; g < groups; g++)
+		GROUP_PRODUCT(0, 4, 6, g);
 }
 
-static void tile_blocks(__m512 *y, struct panel *p, int s, int32_t blocks)
+static void tile_groups(__m512 *to, struct panel *p, int s, int32_t groups)
 {
+	__m512 y[X];
+
+#pragma GCC unroll 16
+	for (int i = 0; i < X; i++)
+		y[i] = to[i];
 	in_memory(p);
+	round_of_groups(p, s, 0, groups);
+	for (int32_t g = 0; g < groups; g += ROUND) {
+		round_of_groups(p, s, g + ROUND, groups);
+		in_memory(p);
+		for (int32_t k = g; k < groups && k < g + ROUND; k++)
+			add_tile(y, p->c[k % (2 * ROUND)], p->xd[0] + k, p->scale[s][k], false);
+	}
+#pragma GCC unroll 16
+	for (int i = 0; i < X; i++)
+		to[i] = y[i];
+}
+
+INLINE void block_products(struct panel *p, int s, int32_t b)
+{
+	_tile_zero(0);
+	for (int k = 0; k < 4; k++) {
+		_tile_loadd(4, p->xq[0] + 256 * b + 64 * k, PANEL_X_BYTES);
+		_tile_loadd(6, p->code[s] + 4096 * b + 1024 * k, 64);
+		_tile_dpbsud(0, 4, 6);
+	}
+	_tile_stored(0, p->c[2 * (b & 1)], 64);
+	_tile_zero(1);
+	_tile_loadd(5, p->xsum8[0] + 32 * b, sizeof p->xsum8[0]);
+	_tile_loadd(7, p->mins8[s][b], 64);
+	_tile_dpbsud(1, 5, 7);
+	_tile_stored(1, p->c[2 * (b & 1) + 1], 64);
+}
+
+static void tile_blocks(__m512 *to, struct panel *p, int s, int32_t blocks)
+{
+	__m512 y[X];
+
+#pragma GCC unroll 16
+	for (int i = 0; i < X; i++)
+		y[i] = to[i];
+	in_memory(p);
+	block_products(p, s, 0);
 	for (int32_t b = 0; b < blocks; b++) {
-		_tile_zero(C);
-		for (int k = 0; k < 4; k++) {
-			_tile_loadd(A64, p->xq[0] + 256 * b + 64 * k, PANEL_X_BYTES);
-			_tile_loadd(B64, p->code[s] + 4096 * b + 1024 * k, 64);
-			_tile_dpbsud(C, A64, B64);
-		}
-		_tile_stored(C, p->c[0], 64);
-		_tile_zero(C);
-		_tile_loadd(A32, p->xsum8[0] + 32 * b, sizeof p->xsum8[0]);
-		_tile_loadd(B32, p->mins8[s][b], 64);
-		_tile_dpbsud(C, A32, B32);
-		_tile_stored(C, p->c[1], 64);
-		in_memory(p->c[0]);
-		add_tile(y, p->c[0], NULL, p->xd[0] + 8 * b, PANEL_K / 32, p->scale[s][b], false);
-		add_tile(y, p->c[1], NULL, p->xd[0] + 8 * b, PANEL_K / 32, p->min[s][b], true);
+		if (b + 1 < blocks)
+			block_products(p, s, b + 1);
+		in_memory(p);
+		add_tile(y, p->c[2 * (b & 1)], p->xd[0] + 8 * b, p->scale[s][b], false);
+		add_tile(y, p->c[2 * (b & 1) + 1], p->xd[0] + 8 * b, p->min[s][b], true);
 	}
+#pragma GCC unroll 16
+	for (int i = 0; i < X; i++)
+		to[i] = y[i];
 }
 
 /* Quads of minimums for tdpbsud, from the pairs of int16. */
@@ -150,12 +181,10 @@ static void times(const struct panel_part *t)
 {
 	const struct dot_job *j = t->j;
 	const bool blocks = t->type == DTYPE_Q2_K;
-	struct panel_part rest = *t;
-	int32_t i = 0;
 
 	if (blocks)
 		bytes_of_mins(t->p, t->rows, t->k / 256);
-	for (; t->n - i >= LEAST; i += X) {
+	for (int32_t i = 0; i < t->n; i += X) {
 		const int32_t n = t->n - i < X ? t->n - i : X;
 
 		panel_copy_x(t->p, j->x + i, n, t->k0, t->k);
@@ -177,10 +206,6 @@ static void times(const struct panel_part *t)
 				_mm512_mask_storeu_ps(to + (size_t)k * j->y_stride, mask, y[k]);
 		}
 	}
-	rest.i0 = i;
-	rest.n = t->n - i;
-	if (rest.n > 0)
-		panel_times_avx512(&rest);
 }
 
 void panel_matrix_amx(const struct dot_job *j, enum dtype type)
@@ -188,12 +213,12 @@ void panel_matrix_amx(const struct dot_job *j, enum dtype type)
 	struct panel *p = j->work;
 
 	if (j->n < LEAST || type == DTYPE_Q4_K) {
-		panel_walk(j, type, panel_times_avx512);
+		panel_walk(j, type, false, panel_times_avx512);
 		return;
 	}
 	memset(p->xq, 0, sizeof p->xq);		/* rows of a tile beyond the last: any number, but a number */
 	memset(p->xsum8, 0, sizeof p->xsum8);
-	shapes();
-	panel_walk(j, type, times);
+	shapes(type == DTYPE_Q2_K);
+	panel_walk(j, type, true, times);
 	_tile_release();
 }

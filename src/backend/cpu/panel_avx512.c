@@ -16,7 +16,7 @@
 
 static void expand_q8_0(struct panel *p, int s, const uint8_t *const row[16], int32_t k0, int32_t k)
 {
-	const __m512i flip = _mm512_set1_epi8((char)0x80), step = row_steps(row);
+	const __m512i flip = _mm512_set1_epi8((char)(0x80 ^ p->flip)), step = row_steps(row);
 
 	for (int32_t g = 0; g < k / 32; g++) {
 		const size_t at = (size_t)(k0 / 32 + g) * sizeof(struct block_q8_0);
@@ -35,7 +35,7 @@ static void expand_q8_0(struct panel *p, int s, const uint8_t *const row[16], in
 static void expand_iq2_xxs(struct panel *p, int s, const uint8_t *const row[16], int32_t k0, int32_t k)
 {
 	const struct iq2_context c = iq2_context(iq2_tables_avx512());
-	const __m512i step = row_steps(row);
+	const __m512i step = row_steps(row), flip = _mm512_set1_epi8((char)p->flip);
 	const uint8_t *from[16];
 
 	for (int r = 0; r < 16; r++)
@@ -62,10 +62,10 @@ static void expand_iq2_xxs(struct panel *p, int s, const uint8_t *const row[16],
 				uint8_t *to = code + 1024 * i + 128 * e;
 
 				columns16(v, from, (size_t)(64 * e + 16 * i));
-				_mm512_store_si512(to, v[0]);
-				_mm512_store_si512(to + 64, v[1]);
-				_mm512_store_si512(to + 512, v[2]);
-				_mm512_store_si512(to + 576, v[3]);
+				_mm512_store_si512(to, _mm512_xor_si512(v[0], flip));
+				_mm512_store_si512(to + 64, _mm512_xor_si512(v[1], flip));
+				_mm512_store_si512(to + 512, _mm512_xor_si512(v[2], flip));
+				_mm512_store_si512(to + 576, _mm512_xor_si512(v[3], flip));
 			}
 		iq2_scales(scale, groups, low_halves(gather_rows(row[0], step, at)));
 		for (int g = 0; g < 8; g++)
@@ -375,7 +375,7 @@ void panel_times_avx512(const struct panel_part *m)
 	struct tile t = {.p = m->p, .k = m->k, .first = m->k0 == 0, .y_stride = j->y_stride};
 
 	for (int32_t i = 0; i < n_tiles; i++) {
-		const int32_t first = m->i0 + m->n * i / n_tiles, n = m->i0 + m->n * (i + 1) / n_tiles - first;
+		const int32_t first = m->n * i / n_tiles, n = m->n * (i + 1) / n_tiles - first;
 
 		panel_copy_x(m->p, j->x + first, n, m->k0, m->k);
 		for (int32_t r = 0; r < m->rows; r += 32) {
@@ -388,10 +388,11 @@ void panel_times_avx512(const struct panel_part *m)
 	}
 }
 
-void panel_walk(const struct dot_job *j, enum dtype type, void (*times)(const struct panel_part *t))
+void panel_walk(const struct dot_job *j, enum dtype type, bool minus128, void (*times)(const struct panel_part *t))
 {
 	struct panel_part t = {.j = j, .p = j->work, .type = type, .n = j->n};
 
+	t.p->flip = minus128 ? 0x80 : 0;
 	for (t.r0 = 0; t.r0 < j->rows; t.r0 += PANEL_ROWS)
 		for (t.k0 = 0; t.k0 < j->in; t.k0 += PANEL_K) {
 			t.rows = j->rows - t.r0 < PANEL_ROWS ? j->rows - t.r0 : PANEL_ROWS;
