@@ -18,10 +18,10 @@ SIM_TOY   := $(foreach s,good bad,$(foreach m,fast check,$(SIM_B)/$(s).$(m).so))
 # The backend itself, against the fake headers.  Linked in front of the library, it takes the place of metal_none.c.
 METAL_OBJ := $(patsubst %.m,$(SIM_B)/%.o,$(sort $(wildcard src/backend/metal/*.m))) $(SIM_B)/metal_source.o
 METAL_SRC := $(wildcard src/backend/metal/*.metal src/backend/metal/*.h) src/backend/geom.h src/quant/iq2_tables.h
-ON_METAL  := parity/ops parity/history
+ON_METAL  := check check_history model	# tests of the backend under the simulator
 
 ifeq ($(SIM_NEEDS),)
-SIM_TESTS := $(call only,$(SIM_B)/sim_test $(SIM_B)/host_test)
+SIM_TESTS := $(call only,$(foreach t,sim host check check_history model,$(SIM_B)/$(t)_test))
 SIM_RUN   := $(SIM_TESTS) $(call only,$(sort $(wildcard tests/metalsim/*_test.sh)))
 else
 SIM_TESTS :=
@@ -81,6 +81,16 @@ $(SIM_B)/metal_source.c: $(METAL_SRC) tools/embed_metal.sh
 $(SIM_B)/metal_source.o: $(SIM_B)/metal_source.c
 	$(Q)$(CC) -c -o $@ $<
 
+$(SIM_B)/%_test.o: tests/metalsim/%_test.c $(wildcard tests/parity/*.c tests/support/*.h tests/metalsim/*/*.h src/*/*.h)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(FLAGS) $(TEST_FLAGS) -c -o $@ $<
+
+$(foreach t,$(ON_METAL),$(SIM_B)/$(t)_test): $(SIM_B)/%_test: $(SIM_B)/%_test.o $(METAL_OBJ) $(SIM_HOST) build/libsupport.a build/libds4.a
+	$(call say,LD,$@)
+	$(Q)$(MSL_CLANG) -rdynamic -o $@ $^ $(CMOCKA) $(LIBS) $(SIM_LIBS)
+
+# The tests of tests/parity through the simulator, on request: slow.
 $(SIM_B)/parity/%_test: build/obj/tests/parity/%_test.o $(METAL_OBJ) $(SIM_HOST) build/libsupport.a build/libds4.a
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
