@@ -96,7 +96,7 @@ CLI_FLAGS  = $(call pkg,--cflags,libedit) -DDS4_VERSION='"$(VERSION)"' -DDS4_PRE
 TEST_FLAGS = -Itests $(call pkg,--cflags,cmocka)
 LIBS  = $(or $(call pkg,--libs,jansson),-ljansson) $(or $(call pkg,--libs,libedit),-ledit) \
         $(or $(call pkg,--libs,libcurl),-lcurl) $(or $(call pkg,--libs,libcrypto),-lcrypto) -lm \
-        $(if $(DARWIN),-framework Metal -framework Foundation)
+        $(if $(DARWIN),-framework Metal -framework Foundation -framework CoreGraphics)
 CMOCKA = $(or $(call pkg,--libs,cmocka),-lcmocka)
 
 AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mgfni -mf16c -mfma

@@ -24,7 +24,7 @@
 
 #define NANO_FILE "ds4-nano-q2.gguf"
 
-static const char *const backend_names[] = {"auto", "cpu", "ref", NULL};
+static const char *const backend_names[] = {"auto", "cpu", "ref", "metal", NULL};
 
 const struct arg_spec engine_arg_table[] = {
 	ARG_GROUP("Model"),

@@ -118,6 +118,21 @@ static void routes_and_experts_are_clean(void **state)
 	check("shared_expert", "Q8_0", shared_case, &(struct moe_arg){.gate_up = DTYPE_Q8_0, .down = DTYPE_Q8_0}, 5e-6);
 }
 
+/* Weights as views of the pages that hold them, and memory cut from chunks, as for real models. */
+static void weights_in_place_and_shared_chunks_are_clean(void **state)
+{
+	static const enum dtype types[] = {DTYPE_F16, DTYPE_IQ2_XXS};
+
+	(void)state;
+	setenv("DS4_METAL_COPY_BELOW", "0", 1);
+	setenv("DS4_METAL_CHUNK", "1000000", 1);
+	for (int i = 0; i < COUNT(types); i++)
+		check("matmul in place", "", product_case, &(struct product_arg){.type = types[i], .in = 256, .out = 9}, F32_TOLERANCE);
+	check("experts", "Q8_0", experts_case, &(struct moe_arg){.gate_up = DTYPE_Q8_0, .down = DTYPE_Q2_K}, 5e-6);
+	unsetenv("DS4_METAL_COPY_BELOW");
+	setenv("DS4_METAL_CHUNK", "0", 1);
+}
+
 /* For mutation.sh: whether the barrier that it asked to skip exists at all. */
 static void say_skipped(void)
 {
@@ -132,6 +147,7 @@ int main(void)
 		cmocka_unit_test(norms_and_rotation_are_clean),
 		cmocka_unit_test(residual_streams_are_clean),
 		cmocka_unit_test(routes_and_experts_are_clean),
+		cmocka_unit_test(weights_in_place_and_shared_chunks_are_clean),
 	};
 
 	if (getenv("METALSIM_SKIP_BARRIER"))
