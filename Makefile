@@ -44,6 +44,11 @@ HELP_SRC := $(sort $(wildcard tests/support/*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*_fuzz.c))
 SCRIPTS  := $(filter-out %/lib.sh %/common.sh,$(sort $(wildcard tests/cli/*.sh)))
 
+# On a Mac the Metal backend is part of the library: Objective-C, and the shaders as one C string.
+DARWIN    := $(findstring darwin,$(MACHINE))
+METAL_SRC := $(wildcard src/backend/metal/*.metal src/backend/metal/*.h) src/backend/geom.h src/quant/iq2_tables.h
+METAL_O   := $(if $(DARWIN),$(patsubst %.m,$(B)/obj/%.o,$(sort $(wildcard src/backend/metal/*.m))) $(B)/obj/metal_source.o)
+
 # T=word keeps only the tests whose path contains the word.
 T ?=
 only = $(if $(T),$(foreach f,$(1),$(if $(findstring $(T),$(f)),$(f))),$(1))
@@ -97,7 +102,8 @@ TEST_FLAGS = -Itests $(call pkg,--cflags,cmocka)
 LIBS  = $(or $(call pkg,--libs,jansson),-ljansson) $(or $(call pkg,--libs,libedit),-ledit) \
         $(or $(call pkg,--libs,libcurl),-lcurl) $(or $(call pkg,--libs,libpcre2-8),-lpcre2-8) \
         $(or $(call pkg,--libs,$(EVENT)),-levent -levent_pthreads -levent_openssl) \
-        $(or $(call pkg,--libs,libssl),-lssl) $(or $(call pkg,--libs,libcrypto),-lcrypto) -lm
+        $(or $(call pkg,--libs,libssl),-lssl) $(or $(call pkg,--libs,libcrypto),-lcrypto) -lm \
+        $(if $(DARWIN),-framework Metal -framework Foundation -framework CoreGraphics)
 CMOCKA = $(or $(call pkg,--libs,cmocka),-lcmocka)
 
 AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mgfni -mf16c -mfma
@@ -172,6 +178,7 @@ help:
 	@echo 'make warnings         compile with gcc and with clang, warnings as errors'
 	@echo 'make format           clang-format over the files changed since the last commit'
 	@echo 'make deps             install the packages that building and testing need'
+	@echo 'make test-metal       the Metal backend: on the GPU of a Mac, elsewhere on the simulator'
 	@echo 'make install          to PREFIX=/usr/local (DESTDIR works too)'
 	@echo 'make clean            remove build/ and ./ds4'
 	@echo
@@ -255,10 +262,10 @@ $(B)/obj/%.o: %.c $(B)/flags | $(B)/deps.ok
 
 $(call obj,$(filter src/cli/%,$(SRC))): $(B)/flags.cli
 
-$(B)/libds4.a: $(call obj,$(LIB_SRC)) $(B)/sources
+$(B)/libds4.a: $(call obj,$(LIB_SRC)) $(METAL_O) $(B)/sources
 	$(call say,AR,$@)
 	@rm -f $@
-	$(Q)$(AR) rcs $@ $(call obj,$(LIB_SRC))
+	$(Q)$(AR) rcs $@ $(call obj,$(LIB_SRC)) $(METAL_O)
 
 $(B)/libsupport.a: $(call obj,$(HELP_SRC)) $(B)/sources
 	@rm -f $@
@@ -325,6 +332,36 @@ test-cuda:
 	@sh tests/device/run.sh $(or $(PARTS),parity nano)
 
 # --- Metal ----------------------------------------------------------------------------------------------
+
+# On macOS these build the backend into the library; `make test-metal` runs it on the device and prints a report.  On Linux
+# they do nothing, and tests/metalsim/rules.mk builds the same files against the simulator.
+
+$(B)/obj/%.o: %.m $(METAL_SRC) $(B)/flags | $(B)/deps.ok
+	$(call say,OBJC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(FLAGS) -fno-objc-arc -c -o $@ $<
+
+$(B)/obj/metal_source.c: $(METAL_SRC) tools/embed_metal.sh
+	@mkdir -p $(@D)
+	$(Q)sh tools/embed_metal.sh src/backend/metal/all.metal > $@
+
+$(B)/obj/metal_source.o: $(B)/obj/metal_source.c
+	$(Q)$(CC) -c -o $@ $<
+
+$(B)/metal_check: $(B)/obj/tests/device/metal_check.o $(B)/libsupport.a $(B)/libds4.a
+	$(Q)$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(CMOCKA) $(LIBS)
+
+.PHONY: test-metal
+ifneq ($(DARWIN),)
+test-metal:
+	@CC='$(CC)' sh tools/deps.sh build test
+	@$(MAKE) all build/metal_check build/tests/parity/ops_test build/tests/parity/history_test
+	@sh tests/device/metal.sh
+else
+test-metal:
+	@echo 'This is not a Mac: the Metal backend runs on the simulator of tests/metalsim here.'
+	@$(MAKE) test-metalsim
+endif
 
 include tests/metalsim/rules.mk
 

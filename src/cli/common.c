@@ -24,7 +24,7 @@
 
 #define NANO_FILE "ds4-nano-q2.gguf"
 
-static const char *const backend_names[] = {"auto", "cpu", "cuda", "ref", NULL};
+static const char *const backend_names[] = {"auto", "cpu", "cuda", "metal", "ref", NULL};
 static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", "amx", "neon", NULL};
 
 const struct arg_spec engine_arg_table[] = {

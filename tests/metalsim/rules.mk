@@ -17,24 +17,28 @@ SIM_TOY   := $(foreach s,good bad,$(foreach m,fast check,$(SIM_B)/$(s).$(m).so))
 
 # The backend itself, against the fake headers.  Linked in front of the library, it takes the place of metal_none.c.
 METAL_OBJ := $(patsubst %.m,$(SIM_B)/%.o,$(sort $(wildcard src/backend/metal/*.m))) $(SIM_B)/metal_source.o
-METAL_SRC := $(wildcard src/backend/metal/*.metal src/backend/metal/*.h) src/backend/geom.h src/quant/iq2_tables.h
-ON_METAL  := parity/ops parity/history
+ON_METAL  := check check_history model	# tests of the backend under the simulator
 
 ifeq ($(SIM_NEEDS),)
-SIM_TESTS := $(call only,$(SIM_B)/sim_test $(SIM_B)/host_test)
+SIM_TESTS := $(call only,$(foreach t,sim host check check_history model,$(SIM_B)/$(t)_test))
 SIM_RUN   := $(SIM_TESTS) $(call only,$(sort $(wildcard tests/metalsim/*_test.sh)))
 else
 SIM_TESTS :=
 SIM_RUN   := $(call only,tests/metalsim/skipped.sh)
 endif
 
-.PHONY: build-metalsim test-metalsim
+.PHONY: build-metalsim test-metalsim test-mutation
 .SECONDARY: $(METAL_OBJ) $(SIM_HOST)
 build-metalsim: $(SIM_TESTS) ; @:
 
 test-metalsim:
 	@$(MAKE) build-metalsim
 	@sh tests/run.sh -j $(JOBS) $(SIM_RUN)
+
+# Deletes each barrier of the shaders and of the command encoder in turn; the tests must notice every one.  Minutes.
+test-mutation:
+	@$(MAKE) $(SIM_B)/check_test $(SIM_B)/check_history_test
+	@sh tests/metalsim/mutation.sh
 
 $(SIM_B)/rt/%.o: tests/metalsim/rt/%.c $(wildcard tests/metalsim/rt/*.h)
 	$(call say,CC,$<)
@@ -81,6 +85,20 @@ $(SIM_B)/metal_source.c: $(METAL_SRC) tools/embed_metal.sh
 $(SIM_B)/metal_source.o: $(SIM_B)/metal_source.c
 	$(Q)$(CC) -c -o $@ $<
 
+$(SIM_B)/%_test.o: tests/metalsim/%_test.c $(wildcard tests/parity/*.c tests/support/*.h tests/metalsim/*/*.h src/*/*.h)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(FLAGS) $(TEST_FLAGS) -c -o $@ $<
+
+$(foreach t,$(ON_METAL),$(SIM_B)/$(t)_test): $(SIM_B)/%_test: $(SIM_B)/%_test.o $(METAL_OBJ) $(SIM_HOST) build/libsupport.a build/libds4.a
+	$(call say,LD,$@)
+	$(Q)$(MSL_CLANG) -rdynamic -o $@ $^ $(CMOCKA) $(LIBS) $(SIM_LIBS)
+
+$(SIM_B)/metal_check: build/obj/tests/device/metal_check.o $(METAL_OBJ) $(SIM_HOST) build/libsupport.a build/libds4.a
+	$(call say,LD,$@)
+	$(Q)$(MSL_CLANG) -rdynamic -o $@ $^ $(CMOCKA) $(LIBS) $(SIM_LIBS)
+
+# The tests of tests/parity through the simulator, on request: slow.
 $(SIM_B)/parity/%_test: build/obj/tests/parity/%_test.o $(METAL_OBJ) $(SIM_HOST) build/libsupport.a build/libds4.a
 	$(call say,LD,$@)
 	@mkdir -p $(@D)

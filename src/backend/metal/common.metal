@@ -184,11 +184,11 @@ inline float dot8(float sum, eight a, float4 lo, float4 hi)
 
 /* ------------------------------------------------------------------ sums over a threadgroup */
 
-/* The sum over up to 1,024 threads, the same on each; part has room for 32.  Barriers before and behind the use of part. */
+/* The sum over up to 1,024 threads, the same on each.  part has room for 32 and serves once in a kernel: nothing keeps a second
+ * call from overwriting what a slow SIMD group still reads. */
 inline float group_sum(float v, threadgroup float *part, uint lane, uint sg, uint nsg)
 {
 	v = simd_sum(v);
-	threadgroup_barrier(mem_flags::mem_threadgroup);
 	if (lane == 0)
 		part[sg] = v;
 	threadgroup_barrier(mem_flags::mem_threadgroup);

@@ -390,16 +390,16 @@ kernel void choose_rows(constant mtl_choose &a [[buffer(0)]], device const float
 /* ------------------------------------------------------------------ attention */
 
 /* Where a packed row is: its group and its number in it. */
-struct packed {
+struct packed_row {
 	device const uchar *base;
 	uint count, i;
 };
 
 /* The j-th row that the query at pos sees: window rows first..pos, then compressed ones. */
-inline packed seen_row(constant mtl_attend &a, int j, int first, int window_rows, const mtl_span s, device const uchar *fresh,
+inline packed_row seen_row(constant mtl_attend &a, int j, int first, int window_rows, const mtl_span s, device const uchar *fresh,
 		       device const uchar *tail, device const mtl_block *block, device const int *pick, bool all)
 {
-	packed p;
+	packed_row p;
 
 	if (j < window_rows) {
 		const int pos = first + j;
@@ -424,7 +424,7 @@ inline packed seen_row(constant mtl_attend &a, int j, int first, int window_rows
 }
 
 /* One SIMD group unpacks one row: 16 values a lane. */
-inline void unpack_row(const packed p, threadgroup float *to, uint lane)
+inline void unpack_row(const packed_row p, threadgroup float *to, uint lane)
 {
 	to += 16 * lane;
 	if (lane < GEOM_PLAIN / 16) {

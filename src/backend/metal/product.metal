@@ -122,7 +122,7 @@ EVERY_TYPE(expert_out)
 /* ------------------------------------------------------------------ many rows */
 
 /* Which rows of x and y a tile is about, and which matrix. */
-struct tile {
+struct tile_shape {
 	uint n;				/* rows in the tile, at most MTL_MM_ROWS */
 	uint x_stride, y_stride, in, out_begin, out_end, row_bytes;
 };
@@ -130,7 +130,7 @@ struct tile {
 /* One tile: y[rows, out_begin..] = x w^T.  `stage` holds x [32, 32] and w [64, 32], later the result [32, 64].
  * x_row(r) and y_row(r) of row r < n: from `list` when `listed` (pair numbers; x row = pair / x_per), else base + r. */
 template <int TYPE>
-inline void tile_product(const tile d, device const uchar *w, device const float *x, device float *y, uint base,
+inline void tile_product(const tile_shape d, device const uchar *w, device const float *x, device float *y, uint base,
 			 device const int *list, bool listed, uint x_per, threadgroup float *stage, uint t, uint sg)
 {
 	threadgroup float *sx = stage, *sw = stage + MTL_MM_ROWS * MTL_MM_DEPTH;
@@ -189,7 +189,7 @@ kernel void matmat(constant mtl_product &a [[buffer(0)]], device const uchar *w 
 {
 	threadgroup float4 stage[(MTL_MM_ROWS + MTL_MM_OUT) * MTL_MM_DEPTH / 4];
 	const uint row0 = tg.y * MTL_MM_ROWS, per_group = a.group_out ? a.group_out : a.out;
-	tile d;
+	tile_shape d;
 
 	d.n = min(a.rows - row0, uint(MTL_MM_ROWS));
 	d.x_stride = a.x_stride;
@@ -258,7 +258,7 @@ kernel void expert_matmat(constant mtl_experts &a [[buffer(0)]], device const uc
 	if (e == a.experts)
 		return;
 	const ulong bytes = ulong(a.matrix_bytes_hi) << 32 | a.matrix_bytes_lo;
-	tile d;
+	tile_shape d;
 
 	d.n = min(uint(count[e]) - left * MTL_MM_ROWS, uint(MTL_MM_ROWS));
 	d.x_stride = a.in;

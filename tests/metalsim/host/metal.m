@@ -410,8 +410,10 @@ struct resident {		/* one encoder's useResource list */
 	ALIVE;
 	EXPECT(s == MTLBarrierScopeBuffers, "barrier of scope %lu", s);
 	sim_host.barriers++;
-	if (sim_host.skip_barrier && ++owner->barriers == sim_host.skip_barrier)
+	if (sim_host.skip_barrier && ++owner->barriers == sim_host.skip_barrier) {
+		sim_host.skipped++;
 		return;
+	}
 	cur.barrier = YES;
 }
 
@@ -713,6 +715,18 @@ static NSError *compiler_error(const char *log)
 	return [NSError simError:text];
 }
 
+/* Another source in place of the host's: the mutation test. */
+static NSError *compile_other(const char *source, const char *cc, const char *mode, char *path, size_t room)
+{
+	char command[1600];
+
+	snprintf(path, room, "%s.%s.so", source, mode);
+	if (access(path, R_OK) == 0)
+		return nil;
+	snprintf(command, sizeof command, "'%s' -m %s -o '%s' '%s' > '%s.log' 2>&1", cc, mode, path, source, source);
+	return system(command) ? [NSError simError:"the other source does not compile"] : nil;
+}
+
 /* Compiles a source into the cache; path is where the shared object then is. */
 static NSError *compile(const char *source, const char *mode, char *path, size_t room)
 {
@@ -723,6 +737,8 @@ static NSError *compile(const char *source, const char *mode, char *path, size_t
 	FILE *f;
 	int fd;
 
+	if (getenv("METALSIM_SOURCE"))
+		return compile_other(getenv("METALSIM_SOURCE"), cc, mode, path, room);
 	for (const char *p = source; *p; p++)
 		h = (h ^ (unsigned char)*p) * 1099511628211u;
 	mkdir(folder, 0755);
@@ -873,5 +889,9 @@ static NSError *compile(const char *source, const char *mode, char *path, size_t
 
 id<MTLDevice> MTLCreateSystemDefaultDevice(void)
 {
+	const char *skip = getenv("METALSIM_SKIP_BARRIER");
+
+	if (skip)
+		sim_host.skip_barrier = atoi(skip);
 	return sim_host.no_device ? nil : [SimDevice new];
 }
