@@ -235,6 +235,7 @@ struct be_numerics {
 
 struct be_options {
 	int threads;			/* 0 = choose */
+	const char *isa;		/* cpu: "scalar", "avx2", ...; NULL or "auto" = the best there is */
 	struct be_numerics numerics;
 };
 
@@ -258,6 +259,9 @@ struct backend {
 	/* Makes a weight usable (sets w->device); ERR_FORMAT if no kernel reads its type. */
 	enum status (*weight_load)(struct backend *be, struct weight *w, struct err *err);
 	void (*wait)(struct backend *be);	/* finishes queued work */
+	/* Optional: bytes that alloc and weight_load can still have, and the device's name; NULL: the machine's memory. */
+	uint64_t (*room)(struct backend *be);
+	const char *device;
 	void (*close)(struct backend *be);
 };
 

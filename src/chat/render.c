@@ -9,6 +9,9 @@
  *         tools are declared.
  *       - The opening <think> belongs to the transition, the closing one to the assistant's turn.  In old
  *         turns without reasoning the transition is closed, so both sides must decide alike.
+ *       - Where reasoning is kept, sampled ids decide both: a turn sampled in another mode stays as it was read.  Where
+ *         it is dropped (no tools, an earlier turn), the prompt leaves what was read at that turn's <think>: the
+ *         format says so, and the model was trained so.
  *       - A system message after a user turn leaves no transition at all.  That is the official behaviour.
  * Source: docs/chat.md, sections 2, 3 and 5. */
 #include "chat/render.h"
@@ -248,7 +251,7 @@ static bool write_exact(const struct message *m, bool with_reasoning, struct sin
 		return false;
 	if (thought && with_reasoning) {
 		sink_ids(s, e->id, e->n);
-		if (!e->closed && !m->n_calls)	/* cut off while thinking */
+		if (!e->closed && !m->n_calls && !m->unfinished)	/* cut off while thinking */
 			sink_control(s, SPECIAL_END_THINK);
 		return true;
 	}
@@ -258,6 +261,22 @@ static bool write_exact(const struct message *m, bool with_reasoning, struct sin
 	return true;
 }
 
+/* Is turn i an answer whose ids stand where reasoning is kept?  Then it begins as it was sampled, with <think> or
+ * without, whatever the mode is now: the prompt extends what was read. */
+static bool as_sampled(const struct plan *p, size_t i)
+{
+	const struct turn *before = i > 0 && i < p->n_turns ? &p->turns[i - 1] : NULL;
+
+	return before && before->task == TASK_NONE && (before->role == ROLE_USER || before->role == ROLE_DEVELOPER) &&
+	       p->turns[i].role == ROLE_ASSISTANT && p->c->messages[p->turns[i].first].exact.n &&
+	       (!p->drop || after_last_user(p, i));
+}
+
+static bool sampled_thinking(const struct plan *p, size_t i)
+{
+	return p->c->messages[p->turns[i].first].exact.thinking == THINKING_ON;
+}
+
 static void write_assistant(const struct plan *p, size_t i, struct sink *s)
 {
 	const struct message *m = &p->c->messages[p->turns[i].first];
@@ -265,6 +284,8 @@ static void write_assistant(const struct plan *p, size_t i, struct sink *s)
 	bool with_reasoning = p->o->thinking == THINKING_ON && !answers_task &&
 			      (!p->drop || after_last_user(p, i));
 
+	if (as_sampled(p, i))
+		with_reasoning = sampled_thinking(p, i);
 	if (!write_exact(m, with_reasoning, s)) {
 		if (with_reasoning) {
 			write_text(s, &m->reasoning);
@@ -291,7 +312,8 @@ static void write_transition(const struct plan *p, size_t i, struct sink *s)
 	if (t->task == TASK_NONE) {
 		if (t->role != ROLE_USER && t->role != ROLE_DEVELOPER)
 			return;
-		thinking = thinking && (!p->drop || i >= p->last_user);
+		thinking = as_sampled(p, i + 1) ? sampled_thinking(p, i + 1) :
+						  thinking && (!p->drop || i >= p->last_user);
 	}
 	sink_control(s, SPECIAL_ASSISTANT);
 	sink_control(s, thinking ? SPECIAL_THINK : SPECIAL_END_THINK);

@@ -31,11 +31,12 @@ struct session {
 	float *logits;		/* [V] after token n-1 */
 	bool has_logits;
 	int32_t reused;
+	const volatile int *cancel;	/* looked at while a prompt is read */
 };
 
-enum status session_open(struct session **out, struct engine *e, struct err *err)
+/* Without a timeline. */
+static enum status session_new(struct session **out, struct engine *e, struct err *err)
 {
-	enum status st = OK;
 	struct session *s = mem_zero(sizeof *s);
 
 	*out = NULL;
@@ -45,16 +46,49 @@ enum status session_open(struct session **out, struct engine *e, struct err *err
 	s->token = mem_array((size_t)e->opt.context, sizeof *s->token);
 	s->logits = mem_array((size_t)e->shape.vocab, sizeof *s->logits);
 	if (!s->token || !s->logits) {
-		st = err_set(err, ERR_MEMORY, "no memory for a session of %d tokens over a vocabulary of %d",
-			     (int)e->opt.context, (int)e->shape.vocab);
-		goto out;
+		session_close(s);
+		return err_set(err, ERR_MEMORY, "no memory for a session of %d tokens over a vocabulary of %d",
+			       (int)e->opt.context, (int)e->shape.vocab);
 	}
-	TRY_TO(out, kv_open(&s->kv, &e->pool, OWN_CHECKPOINTS, err));
 	*out = s;
-	s = NULL;
-out:
-	session_close(s);
+	return OK;
+}
+
+/* Closes what has no timeline. */
+static enum status need_timeline(struct session **s, enum status st)
+{
+	if (st != OK) {
+		session_close(*s);
+		*s = NULL;
+	}
 	return st;
+}
+
+enum status session_open(struct session **out, struct engine *e, struct err *err)
+{
+	TRY(session_new(out, e, err));
+	return need_timeline(out, kv_open(&(*out)->kv, &e->pool, OWN_CHECKPOINTS, err));
+}
+
+enum status session_fork(struct session **out, const struct session *from, struct err *err)
+{
+	struct session *s;
+
+	TRY(session_new(out, from->e, err));
+	s = *out;
+	TRY(need_timeline(out, kv_fork(&s->kv, from->kv, err)));
+	s->n = from->n;
+	s->has_logits = from->has_logits;
+	s->cancel = from->cancel;
+	memcpy(s->token, from->token, (size_t)from->n * sizeof *s->token);
+	if (from->has_logits)
+		memcpy(s->logits, from->logits, (size_t)from->e->shape.vocab * sizeof *s->logits);
+	return OK;
+}
+
+void session_set_cancel(struct session *s, const volatile int *flag)
+{
+	s->cancel = flag;
 }
 
 /* Accepts NULL and half-built. */
@@ -83,10 +117,11 @@ void session_reset(struct session *s)
 }
 
 /* Reads n more tokens in one step and takes a checkpoint if they end a block.  want: the last one's logits. */
-static enum status read_step(struct session *s, const int32_t *token, int32_t n, bool want, struct err *err)
+static enum status read_step(struct session *s, const int32_t *token, int32_t n, bool want,
+			     const volatile int *cancel, struct err *err)
 {
 	struct forward_part part = {.kv = s->kv, .token = token, .n = n, .last_logits = want};
-	enum status st = forward_step(s->e->forward, &part, 1, s->logits, NULL, err);
+	enum status st = forward_step(s->e->forward, &part, 1, s->logits, cancel, err);
 
 	if (st != OK) {
 		fall_back(s, s->n);
@@ -125,7 +160,7 @@ static enum status prefill(struct session *s, const int32_t *token, int32_t n, s
 		if (s->n == n)
 			return OK;
 		end = step_end(s->n, n, s->e->opt.chunk);
-		TRY(read_step(s, token + s->n, end - s->n, end == n, err));
+		TRY(read_step(s, token + s->n, end - s->n, end == n, s->cancel, err));
 	}
 }
 
@@ -191,7 +226,7 @@ enum status session_push(struct session *s, int32_t token, struct err *err)
 		return err_set(err, ERR_LIMIT, "the context is full: %d tokens read, it holds %d", (int)s->n,
 			       (int)s->e->opt.context);
 	TRY(check_tokens(s, &token, 0, 1, err));
-	return read_step(s, &token, 1, true, err);
+	return read_step(s, &token, 1, true, NULL, err);
 }
 
 enum status session_rewind(struct session *s, int32_t n, struct err *err)

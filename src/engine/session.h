@@ -18,10 +18,18 @@ typedef bool session_progress(void *ctx, int32_t done, int32_t total);
 
 enum status session_open(struct session **out, struct engine *e, struct err *err);
 void session_close(struct session *s);
+
+/* A second timeline that has read the same: it shares everything until one of the two goes on.  Costs the copy of its
+ * tokens and logits, no reading. */
+enum status session_fork(struct session **out, const struct session *from, struct err *err);
 void session_reset(struct session *s);			/* forgets everything */
 
+/* While *flag (any thread or a signal handler may set it) is nonzero, reading a prompt ends with ERR_CANCELLED between
+ * two layers; what was read up to the last checkpoint stays.  A single pushed token is not interrupted.  NULL = never. */
+void session_set_cancel(struct session *s, const volatile int *flag);
+
 /* Makes the state equal to having read token[0..n).  n >= 1.  ERR_LIMIT when n exceeds the context (both numbers
- * named), ERR_CANCELLED when progress said stop (what was read stays). */
+ * named), ERR_CANCELLED when progress or the cancel flag said stop (what was read stays). */
 enum status session_sync(struct session *s, const int32_t *token, int32_t n, session_progress *progress, void *ctx,
 			 struct err *err);
 /* Reads one more token. */

@@ -55,6 +55,7 @@ struct cuda : eng {
 	const struct step *step;	/* whose block is on the device, NULL: none */
 	uint8_t *block_dev, *block_host;
 	size_t block_room;
+	char device[64];
 	uint8_t *pinned;		/* [PINNED] for downloads, made by the first */
 	int32_t row_room, block_list_room;
 	int32_t bound;			/* positions below this, a power of two */
@@ -759,6 +760,16 @@ static void cuda_wait(struct backend *be)
 		eng_fail(c, ERR_DEVICE, "the CUDA device failed: %s", cudaGetErrorString(st));
 }
 
+static uint64_t cuda_room(struct backend *be)
+{
+	size_t left = 0, total = 0;
+
+	(void)be;
+	if (cudaMemGetInfo(&left, &total) != cudaSuccess)
+		cudaGetLastError();
+	return left;
+}
+
 static void cuda_close(struct backend *be)
 {
 	struct cuda *c = cuda_of(be);
@@ -905,6 +916,9 @@ extern "C" enum status ds4_cuda_open(struct backend **out, const struct be_optio
 	c->be.copy = cuda_copy;
 	c->be.weight_load = cuda_weight_load;
 	c->be.wait = cuda_wait;
+	c->be.room = cuda_room;
+	snprintf(c->device, sizeof c->device, "%.60s", prop.name);
+	c->be.device = c->device;
 	c->be.close = cuda_close;
 	*out = &c->be;
 	return OK;

@@ -407,8 +407,10 @@ static void sampled_ids_take_the_place_of_the_texts(void **state)
 	/* sampled without thinking */
 	expect_exact(THINKING_OFF, "a1", "", THINKING_OFF, false,
 	             "</think>a1<｜end▁of▁sentence｜>");
-	expect_exact(THINKING_OFF, "a1", "", THINKING_ON, true,
-	             "<think></think>a1<｜end▁of▁sentence｜>");
+	/* where reasoning is kept, a turn stays as it was sampled whatever the mode is now */
+	expect_exact(THINKING_OFF, "a1", "", THINKING_ON, true, "</think>a1<｜end▁of▁sentence｜>");
+	expect_exact(THINKING_ON, "r1</think>a1", "", THINKING_OFF, true,
+	             "<think>r1</think>a1<｜end▁of▁sentence｜>");
 	expect_exact(THINKING_OFF, "a1", "", THINKING_ON, false, "</think>a1<｜end▁of▁sentence｜>");
 	/* cut off while thinking: closed here; without the reasoning only the texts are left */
 	expect_exact(THINKING_ON, "r1", "", THINKING_ON, true,

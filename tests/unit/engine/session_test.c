@@ -267,6 +267,7 @@ static void two_sessions_do_not_disturb_each_other(void **state)
 struct calls {
 	int32_t done[32], total;
 	int n, stop_at;		/* the call that says stop; -1 none */
+	volatile int flag;
 };
 
 static bool note(void *ctx, int32_t done, int32_t total)
@@ -330,6 +331,66 @@ static void a_cancelled_sync_keeps_what_was_read(void **state)
 		if (stop)
 			check(&r, token, 200, "resumed");
 	}
+	rig_close(&r);
+}
+
+static bool set_flag(void *ctx, int32_t done, int32_t total)
+{
+	struct calls *c = ctx;
+
+	if (c->n++ == c->stop_at)
+		c->flag = 1;
+	(void)done;
+	(void)total;
+	return true;	/* the flag alone must do */
+}
+
+static void a_cancel_flag_ends_a_step_between_its_layers(void **state)
+{
+	struct rig r = rig_open(golden_tiny_path(3), "cpu", 50);
+	struct calls c = {.stop_at = 2};
+	struct err err = {0};
+	int32_t token[MAX];
+
+	(void)state;
+	fill(token, 0, 200, 10, r.e->shape.vocab);
+	session_set_cancel(r.s, &c.flag);
+	assert_int_equal(session_sync(r.s, token, 200, set_flag, &c, &err), ERR_CANCELLED);
+	assert_non_null(strstr(err.msg, "layer"));
+	assert_int_equal(session_len(r.s), 0);	/* 100 tokens were read: no checkpoint yet */
+	c = (struct calls){.stop_at = 3};
+	assert_int_equal(session_sync(r.s, token, 200, set_flag, &c, &err), ERR_CANCELLED);
+	assert_int_equal(session_len(r.s), 128);
+	assert_int_equal(session_push(r.s, token[128], &err), OK);	/* one token is not interrupted */
+	c.flag = 0;
+	sync_ok(&r, token, 200);
+	assert_int_equal(session_reused(r.s), 129);
+	check(&r, token, 200, "after the flag");
+	rig_close(&r);
+}
+
+static void a_fork_goes_on_where_it_was_made_and_both_stay_right(void **state)
+{
+	struct rig r = rig_open(golden_tiny_path(3), "cpu", 64), f = r;
+	struct err err = {0};
+	int32_t a[MAX], b[MAX];
+
+	(void)state;
+	fill(a, 0, 300, 12, r.e->shape.vocab);
+	memcpy(b, a, sizeof b);
+	fill(b, 170, 300, 13, r.e->shape.vocab);
+	sync_ok(&r, a, 170);
+	assert_int_equal(session_fork(&f.s, r.s, &err), OK);
+	check(&f, a, 170, "a fork");
+	assert_int_equal(session_push(f.s, b[170], &err), OK);
+	check(&f, b, 171, "a fork's first token");
+	sync_ok(&r, a, 300);
+	sync_ok(&f, b, 300);
+	assert_int_equal(session_reused(f.s), 171);
+	check(&r, a, 300, "the first timeline");
+	check(&f, b, 300, "its fork");
+	session_close(f.s);
+	check(&r, a, 300, "without the fork");
 	rig_close(&r);
 }
 
@@ -447,6 +508,8 @@ int main(void)
 		cmocka_unit_test(two_sessions_do_not_disturb_each_other),
 		cmocka_unit_test(progress_comes_before_the_first_step_and_after_each),
 		cmocka_unit_test(a_cancelled_sync_keeps_what_was_read),
+		cmocka_unit_test(a_cancel_flag_ends_a_step_between_its_layers),
+		cmocka_unit_test(a_fork_goes_on_where_it_was_made_and_both_stay_right),
 		cmocka_unit_test(a_failed_step_falls_back_to_a_checkpoint),
 		cmocka_unit_test(refusals_name_both_numbers_and_change_nothing),
 		cmocka_unit_test(a_full_context_refuses_a_push),
