@@ -116,11 +116,12 @@ static void note_numbers(const struct chat *c)
 {
 	const struct generate_result *r = &c->result;
 	double seconds = r->answer_seconds > 1e-9 ? r->answer_seconds : 1e-9;
+	size_t n = r->ids.n - r->n_given;
 
 	if (!term_out_tty() || !term_err_tty())
 		return;
-	term_note("%s%zu tokens, %.1f tokens/s", r->cancelled ? "stopped: " : "", r->ids.n,
-		  (double)r->ids.n / seconds);
+	term_note("%s%zu token%s, %.1f tokens/s", r->cancelled ? "stopped: " : "", n, n == 1 ? "" : "s",
+		  (double)n / seconds);
 	if (r->full)
 		term_note("the context of %d tokens is full: /new begins a new conversation, "
 			  "/undo takes back the last exchange",

@@ -191,7 +191,7 @@ enum status generate(const struct generate_request *q, struct generate_result *r
 	double t0 = clock_seconds(), t1;
 	enum status st = OK;
 
-	*r = (struct generate_result){.prompt_tokens = (int32_t)q->prompt->n};
+	*r = (struct generate_result){.prompt_tokens = (int32_t)q->prompt->n, .n_given = q->n_given};
 	if (!q->raw) {
 		g.decode = decode_new(q->engine->tokenizer, &o);
 		if (!g.decode)
