@@ -228,15 +228,18 @@ static void turns_are_saved_as_they_come_and_taken_back(void **state)
 static void an_answer_that_was_given_up_does_not_come_back(void **state)
 {
 	struct conversation *c = conversation_of("[{\"role\":\"user\",\"content\":\"q\"}]"), *back;
+	struct token_list ids = ids_of("given up");
 	struct chatlog *l = create();
 	struct chatlog_info info;
 
 	(void)state;
-	answer(l, c, "given up", "", "", false);
+	chatlog_begin(l, c, THINKING_OFF, ids.id, ids.n);
+	chatlog_save(l, c);
 	chatlog_close(l);
 	back = read_back(&info);
 	assert_int_equal(back->n, 1);
 	assert_false(info.cut_off);
+	token_list_clear(&ids);
 	conversation_free(back);
 	conversation_free(c);
 }
