@@ -327,9 +327,9 @@ void chat_entered(struct chat *c, const struct chatlog_info *info, bool read)
 
 	if ((read && info->tokens) || !read)
 		c->prompt.render.thinking = now->thinking;
+	if (term_in_tty() && now->name[0])
+		term_note("%s:", now->name);
 	show_last(c);
-	if (!term_err_tty() && !read)
-		return;
 	if (read && info->damaged)
 		term_note("its file is damaged: what is behind the damage is left out, the file is kept as %s.chat.damaged",
 			  now->id);
