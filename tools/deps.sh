@@ -14,11 +14,17 @@ CC=${CC:-cc}
 check=0
 packages=
 
-# works HEADERS PC-NAME LIBRARY: can a program that includes and links it be built?
+# works HEADERS PC-NAME LIBRARY: can a program that includes and links it be built?  NAME=VALUE among the headers is a
+# definition before them.
 works() {
 	flags=$(pkg-config --cflags --libs "$2" 2>/dev/null) || flags="-l$3"
 	{
-		for h in $1; do echo "#include <$h>"; done
+		for h in $1; do
+			case $h in
+			*=*) echo "#define ${h%%=*} ${h#*=}" ;;
+			*) echo "#include <$h>" ;;
+			esac
+		done
 		echo 'int main(void) { return 0; }'
 	} | $CC -x c - -o /dev/null $flags 2>/dev/null
 }
@@ -60,6 +66,8 @@ for group; do
 		need libxxhash-dev xxhash xxhash.h libxxhash xxhash
 		need libcurl4-openssl-dev - curl/curl.h libcurl curl
 		need libssl-dev openssl@3 openssl/evp.h libcrypto crypto
+		need libevent-dev libevent event2/event.h libevent event
+		need libpcre2-dev pcre2 "PCRE2_CODE_UNIT_WIDTH=8 pcre2.h" libpcre2-8 pcre2-8
 		;;
 	test)
 		need libcmocka-dev cmocka "stdarg.h stddef.h stdint.h setjmp.h cmocka.h" cmocka cmocka

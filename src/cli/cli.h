@@ -24,7 +24,7 @@ struct cli_command {
 
 extern const struct cli_command chat_command, run_command, tokenize_command, render_command, parse_command,
 	logits_command, inspect_command, perplexity_command, pull_command, quantize_command, bench_command, imatrix_command,
-	quality_command, kv_command;
+	quality_command, kv_command, serve_command;
 
 /* ------------------------------------------------------------------ signals (signals.c) */
 
@@ -44,7 +44,7 @@ void cli_clear_continued(void);
 
 struct engine_args {
 	const char *model;
-	int backend;			/* index into backend_names */
+	int backend, isa;		/* indices into backend_names, isa_names */
 	int64_t threads, context, chunk, memory;
 };
 
@@ -75,6 +75,10 @@ extern const struct arg_spec engine_arg_table[], numerics_arg_table[], sampling_
  * folder, beside the program, and where it is installed.  Says on standard error which one and why, except for -m.
  * ERR_NOT_FOUND names the places.  *out is borrowed until the end of the process. */
 enum status cli_choose_model(const char **out, const char *asked, struct err *err);
+
+/* What opening the engine will be asked: the same without doing it, for who wants to change something. */
+enum status cli_engine_options(struct engine_options *o, const struct engine_args *a,
+			       const struct numerics_args *numerics, int32_t max_logits, struct err *err);
 
 /* Opens the engine.  numerics may be NULL (the model's own); max_logits as in engine_options, 0 = one. */
 enum status cli_open_engine(struct engine **out, const struct engine_args *a, const struct numerics_args *numerics,

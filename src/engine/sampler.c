@@ -31,10 +31,8 @@ struct sampler_item {
 	int32_t id;
 };
 
-enum status sampler_init(struct sampler *s, const struct sampler_params *p, int32_t vocab, const uint8_t *allowed,
-			 struct err *err)
+enum status sampler_check(const struct sampler_params *p, struct err *err)
 {
-	*s = (struct sampler){.p = *p, .vocab = vocab, .allowed = allowed};
 	if (!(p->temperature >= 0.0f && p->temperature <= 1000.0f))
 		return err_set(err, ERR_ARGUMENT, "temperature: expected 0 to 1000, got %g", (double)p->temperature);
 	if (p->top_k < 0)
@@ -43,6 +41,14 @@ enum status sampler_init(struct sampler *s, const struct sampler_params *p, int3
 		return err_set(err, ERR_ARGUMENT, "top_p: expected 0 to 1, got %g", (double)p->top_p);
 	if (!(p->min_p >= 0.0f && p->min_p <= 1.0f))
 		return err_set(err, ERR_ARGUMENT, "min_p: expected 0 to 1, got %g", (double)p->min_p);
+	return OK;
+}
+
+enum status sampler_init(struct sampler *s, const struct sampler_params *p, int32_t vocab, const uint8_t *allowed,
+			 struct err *err)
+{
+	*s = (struct sampler){.p = *p, .vocab = vocab, .allowed = allowed};
+	TRY(sampler_check(p, err));
 	s->rng = rng_seed(p->seed);
 	s->weight = mem_array((size_t)vocab + BLOCK - 1, sizeof *s->weight);	/* whole blocks */
 	s->work = mem_array((size_t)vocab, sizeof *s->work);

@@ -26,6 +26,8 @@ struct sampler {
 	struct sampler_item *work;	/* [V] candidates */
 };
 
+enum status sampler_check(const struct sampler_params *p, struct err *err);	/* ERR_ARGUMENT naming the field */
+
 enum status sampler_init(struct sampler *s, const struct sampler_params *p, int32_t vocab, const uint8_t *allowed,
 			 struct err *err);
 void sampler_clear(struct sampler *s);

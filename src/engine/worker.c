@@ -6,7 +6,8 @@
  *       A mailbox is shared by its client and the engine's thread: who lets go of it last frees it.
  * Careful
  *       - Nobody waits for a mailbox: ready() lets a request rest while there is not room for all that a step can say.
- *       - The mailbox must outlive the request: the engine's thread holds it until SCHED_DONE. */
+ *       - The mailbox must outlive the request: the engine's thread holds it until SCHED_DONE.
+ *       - notify is called with the mailbox's lock, so that mailbox_close() ends it for good. */
 #include "engine/worker.h"
 
 #include <assert.h>
@@ -37,6 +38,7 @@ struct mailbox {
 	double patience;
 	int32_t (*pick)(void *ctx, struct sampler *s, const float *logits);
 	void *pick_ctx;
+	struct mailbox_hooks hooks;
 };
 
 struct job {
@@ -55,6 +57,8 @@ struct worker {
 	struct sched *sched;
 	struct tree *tree;		/* the engine's: its second place has things to do while nobody asks */
 	double patience;
+	struct engine *engine;
+	struct worker_stats stats;	/* under the lock */
 };
 
 /* ------------------------------------------------------------------ mailboxes */
@@ -103,7 +107,17 @@ void mailbox_close(struct mailbox *m)
 	if (!m)
 		return;
 	mailbox_cancel(m);
+	pthread_mutex_lock(&m->lock);
+	m->hooks.notify = NULL;
+	pthread_mutex_unlock(&m->lock);
 	let_go(m);
+}
+
+void mailbox_set_hooks(struct mailbox *m, const struct mailbox_hooks *h)
+{
+	pthread_mutex_lock(&m->lock);
+	m->hooks = *h;
+	pthread_mutex_unlock(&m->lock);
 }
 
 static struct timespec in_seconds(double seconds)
@@ -156,6 +170,7 @@ static bool deliver(void *ctx, const struct sched_event *ev)
 {
 	struct mailbox *m = ctx;
 	bool end = ev->kind == SCHED_DONE;
+	void *request_ctx = m->pick_ctx, (*release)(void *);
 	struct mail *at;
 
 	pthread_mutex_lock(&m->lock);
@@ -171,7 +186,12 @@ static bool deliver(void *ctx, const struct sched_event *ev)
 	if (end)
 		m->busy = false;
 	pthread_cond_signal(&m->changed);
+	if (m->hooks.notify)
+		m->hooks.notify(m->hooks.ctx);
+	release = m->hooks.release;
 	pthread_mutex_unlock(&m->lock);
+	if (end && release)
+		release(request_ctx);
 	if (end)
 		let_go(m);
 	return true;
@@ -316,6 +336,40 @@ static void submit_all(struct worker *w, struct job *j, bool go_on)
 	}
 }
 
+const double worker_step_bound[WORKER_STEP_BOUNDS] = {
+	0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 10,
+};
+
+/* Keeps what worker_stats() tells; seconds < 0: no step was run. */
+static void note(struct worker *w, double seconds)
+{
+	struct worker_stats *s = &w->stats;
+	const struct kv_pool *pool = &w->engine->pool;
+	int i = 0;
+
+	pthread_mutex_lock(&w->lock);
+	sched_counts(w->sched, &s->counts);
+	tree_stats(w->engine->tree, &s->tree);
+	s->blocks = pool->live;
+	s->blocks_limit = pool->limit;
+	s->checks = pool->live_check;
+	s->checks_limit = pool->check_limit;
+	if (seconds >= 0) {
+		while (i < WORKER_STEP_BOUNDS && seconds > worker_step_bound[i])
+			i++;
+		s->step_count[i]++;
+		s->step_seconds += seconds;
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
+void worker_stats(struct worker *w, struct worker_stats *out)
+{
+	pthread_mutex_lock(&w->lock);
+	*out = w->stats;
+	pthread_mutex_unlock(&w->lock);
+}
+
 static void *work(void *ctx)
 {
 	struct worker *w = ctx;
@@ -325,14 +379,19 @@ static void *work(void *ctx)
 	while (go_on) {
 		struct sched_counts before, after;
 		struct job *jobs;
+		double begun;
 
 		go_on = take_jobs(w, &jobs, wait);
 		submit_all(w, jobs, go_on);
 		sched_counts(w->sched, &before);
 		if (!go_on)
 			break;
-		wait = sched_run_once(w->sched) ? 0 : tree_poll(w->tree) ? IDLE_POLL : -1;
+		begun = clock_seconds();
+		wait = sched_run_once(w->sched) ? 0 : -1;
 		sched_counts(w->sched, &after);
+		note(w, after.steps > before.steps ? clock_seconds() - begun : -1);
+		if (wait < 0 && tree_poll(w->tree))
+			wait = IDLE_POLL;
 		if (wait == 0 && before.steps == after.steps)
 			wait = 0.002;	/* everybody rests */
 	}
@@ -357,8 +416,12 @@ enum status worker_open(struct worker **out, struct engine *e, const struct sche
 	w->tree = e->tree;
 	w->last = &w->first;
 	w->patience = patience;
+	w->engine = e;
+	w->stats.block_bytes = e->layout.block_bytes;
+	w->stats.check_bytes = e->layout.check_bytes;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->changed, NULL);
+	note(w, -1);
 	if (pthread_create(&w->thread, NULL, work, w) != 0) {
 		sched_close(w->sched);
 		pthread_mutex_destroy(&w->lock);

@@ -189,12 +189,69 @@ static void closing_ends_everything_and_refusals_arrive_as_events(void **state)
 	engine_close(e);
 }
 
+struct hook {
+	int notified, released;
+};
+
+static void count_notify(void *ctx)
+{
+	__atomic_add_fetch(&((struct hook *)ctx)->notified, 1, __ATOMIC_SEQ_CST);
+}
+
+static void count_release(void *request_ctx)
+{
+	__atomic_add_fetch(&((struct hook *)request_ctx)->released, 1, __ATOMIC_SEQ_CST);
+}
+
+static int load(const int *p)
+{
+	return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
+
+static void hooks_wake_the_reader_and_say_when_the_request_is_let_go(void **state)
+{
+	int32_t token[PROMPT];
+	struct hook hook[2] = {{0, 0}, {0, 0}};
+	struct sched_request r = {.token = token, .n = PROMPT, .max_tokens = OUT, .sampling = SAMPLER_DEFAULT};
+	struct engine *e = open_engine(2);
+	struct mailbox *m[2];
+	struct worker *w;
+	struct err err = {0};
+	struct mail mail;
+	int events = 0, before;
+
+	(void)state;
+	open_worker(&w, e, 10);
+	prompt_of(token, 1);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(mailbox_open(&m[i], 64, &err), OK);
+		mailbox_set_hooks(m[i], &(struct mailbox_hooks){count_notify, &hook[i], count_release});
+		r.ctx = &hook[i];
+		r.max_tokens = i ? 150 : OUT;
+		assert_int_equal(worker_submit(w, &r, m[i], &err), OK);
+	}
+	do {
+		assert_true(mailbox_read(m[0], &mail, 20));
+		events++;
+	} while (mail.ev.kind != SCHED_DONE);
+	assert_true(load(&hook[0].notified) >= events);		/* replaced ones ring, too */
+	mailbox_close(m[1]);					/* in the middle of its answer */
+	before = load(&hook[1].notified);
+	worker_close(w);
+	assert_int_equal(hook[1].notified, before);
+	assert_int_equal(hook[0].released, 1);
+	assert_int_equal(hook[1].released, 1);
+	mailbox_close(m[0]);
+	engine_close(e);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(clients_on_threads_get_what_they_get_alone),
 		cmocka_unit_test(who_does_not_read_rests_and_is_cancelled),
 		cmocka_unit_test(closing_ends_everything_and_refusals_arrive_as_events),
+		cmocka_unit_test(hooks_wake_the_reader_and_say_when_the_request_is_let_go),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
