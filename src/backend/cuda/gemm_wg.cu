@@ -215,7 +215,7 @@ static __global__ void __launch_bounds__(THREADS, BN == 256 ? 1 : 2) gemm_wg_ker
 	};
 	auto ready = [] {	/* A of the next step has come; everything written is seen by the asynchronous unit */
 		asm volatile("cp.async.wait_group 1;" ::: "memory");
-		asm volatile("fence.proxy.async;" ::: "memory");
+		asm volatile("fence.proxy.async.shared::cta;" ::: "memory");	/* a wider fence waits for loads under way */
 		__syncthreads();
 	};
 
