@@ -4,9 +4,9 @@
  *       few_hidden(), few_down(): the two halves of the experts, routed and shared, one launch each.
  * How   A block of 8 warps makes `tiles` pieces of 16 outputs.  KS warps share the inner length of a piece, superblock by
  *       superblock, and their sums are added in their order; KS depends on the length alone, so a row's bits do too.
- *       Experts: pairs (row, choice) of one expert are an item of up to 8 rows; blocks take items.  The hidden values leave as
+ *       Experts: pairs (row, choice) of one expert are an item of up to 4 rows; blocks take items.  The hidden values leave as
  *       int8, ready for the second half, whose results stay apart for each pair: who reads them adds them (gather).
- *       Kernels may start before the one in front has ended (follow()): they fetch weights meanwhile.
+ *       Kernels may start before the one in front has ended (follow()): they load their first weights meanwhile.
  * Careful
  *       - The gate weight is multiplied before the hidden values are rounded.
  *       - A group of 32 hidden values is rounded by the warp that has all of it: blocks make 32 outputs at a time there. */
@@ -27,7 +27,7 @@ struct task {
 
 struct tasks {
 	int32_t block0[MAX_TASKS];	/* side by side: what a kernel reads of its arguments comes from memory first */
-	int32_t rows, fetch;
+	int32_t rows;
 	struct task task[MAX_TASKS];
 };
 
@@ -49,82 +49,62 @@ struct strip_job {
 	int o0, end, tiles;
 };
 
-/* Asks for the block's weights to come to the second-level cache. */
-static __device__ inline void fetch_strip(const struct strip_job &j, int type)
-{
-	const int rows = j.w2 ? j.tiles * 8 : j.tiles * 16;
-	const uint32_t bytes = type == DTYPE_Q8_0 ? j.w->stride : type == DTYPE_F16 ? j.w->in * 2 : 0;
-
-#pragma unroll 1
-	for (int i = threadIdx.x; i < rows * (j.w2 ? 2 : 1); i += THREADS) {
-		const struct dw *w = i < rows ? j.w : j.w2;
-		size_t row = j.base + j.o0 + i % rows;
-
-		if (bytes && j.o0 + i % rows < j.end)
-			fetch_l2(w->a + row * bytes, bytes);
-	}
-}
-
 /* The block's sums to red[tile][ks][MODE][16].  before(): called when the first weights are under way; afterwards x, x_row and
- * n are read.  ring: ring_bytes<T>().  All threads come; the caller puts a barrier behind. */
+ * n are read.  All threads come; the caller puts a barrier behind. */
 template <int T, int MODE, class Before>
-static __device__ inline void run_tiles(float *red, uint4 *ring, const struct strip_job &j, const struct vec_x &x, const int *x_row,
-					const int *n, const uint2 *grid, Before before)
+static __device__ inline void run_tiles(float *red, const struct strip_job &j, const struct vec_x &x, const int *x_row, const int *n,
+					const uint2 *grid, Before before)
 {
 	typedef struct unit<T> U;
 	const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, sbs = j.w->stride >> 8, log = split_log(j.w->stride);
 	const int ks = 1 << log, teams = WARPS >> log, team = warp >> log, k = warp & (ks - 1), per = ((sbs - k + ks - 1) >> log) * U::PER;
 	const int units = team < j.tiles ? ((j.tiles - team + teams - 1) >> (3 - log)) * per : 0, half = j.w2 ? j.tiles / 2 : j.tiles;
-	int tile = team, s = 0, next_tile = team, next_s = 0, begun = 0;
-	uint4 *const ring_end = ring + U::STAGES * U::PIECES * RING, *at, *next_at;
+	int tile = team, s = 0, next_tile = team, next_s = 0;
+	uint4 buf[U::DEPTH][U::PIECES];
 	struct sums<MODE> acc = {};
 
-	at = next_at = ring + threadIdx.x;
-	auto fetch = [&] {
-		if (begun < units) {
-			const int o = j.o0 + (next_tile < half ? next_tile : next_tile - half) * 16 + g;
-			const size_t row[2] = {j.base + min(o, j.end - 1), j.base + min(o + 8, j.end - 1)};
+	auto load = [&](uint4 *to) {
+		const int o = j.o0 + (next_tile < half ? next_tile : next_tile - half) * 16 + g;
+		const size_t row[2] = {j.base + min(o, j.end - 1), j.base + min(o + 8, j.end - 1)};
 
-			fetch_unit<T>(next_at, next_tile < half ? *j.w : *j.w2, row,
-				      k + ks * (next_s / U::PER), next_s % U::PER);
-			if (++next_s == per) {
-				next_s = 0;
-				next_tile += teams;
-			}
+		load_unit<T>(to, next_tile < half ? *j.w : *j.w2, row, k + ks * (next_s / U::PER), next_s % U::PER);
+		if (++next_s == per) {
+			next_s = 0;
+			next_tile += teams;
 		}
-		begun++;
-		next_at += U::PIECES * RING;
-		next_at = next_at >= ring_end ? ring + threadIdx.x : next_at;
-		copies_commit();
 	};
-#pragma unroll 1
-	for (int i = 0; i < U::STAGES - 1; i++)
-		fetch();
+#pragma unroll
+	for (int i = 0; i < U::DEPTH; i++)
+		if (i < units)
+			load(buf[i]);
 	before();
 	touch_rows(x, x_row, *n, T);
 	const struct lane_rows<MODE> rows = rows_of_lane<MODE>(x_row, *n);
 
 #pragma unroll 1
-	for (int u = 0; u < units; u++) {
-		copies_but<U::STAGES - 2>();
-		fetch();	/* to where unit u - 1 was */
-		multiply<T, MODE>(&acc, at, x, rows, k + ks * (s / U::PER), s % U::PER, grid);
-		at += U::PIECES * RING;
-		at = at >= ring_end ? ring + threadIdx.x : at;
-		if (++s < per)
-			continue;
-		float *to = red + (size_t)(tile * ks + k) * MODE * 16;
+	for (int u = 0; u < units; u += U::DEPTH) {
+#pragma unroll
+		for (int i = 0; i < U::DEPTH; i++) {
+			if (u + i >= units)
+				break;
+			multiply<T, MODE>(&acc, buf[i], x, rows, k + ks * (s / U::PER), s % U::PER, grid);
+			if (u + i + U::DEPTH < units)
+				load(buf[i]);
+			if (++s < per)
+				continue;
+			float *to = red + (size_t)(tile * ks + k) * MODE * 16;
 
 #pragma unroll
-		for (int p = 0; p < shape_of<MODE>::PIECES; p++)
+			for (int p = 0; p < shape_of<MODE>::PIECES; p++)
 #pragma unroll
-			for (int c = 0; c < shape_of<MODE>::COLS; c++) {
-				to[row_of_sum<MODE>(p, c) * 16 + g] = acc.v[p][0][c];
-				to[row_of_sum<MODE>(p, c) * 16 + g + 8] = acc.v[p][1][c];
-			}
-		acc = {};
-		s = 0;
-		tile += teams;
+				for (int c = 0; c < shape_of<MODE>::COLS; c++) {
+					to[row_of_sum<MODE>(p, c) * 16 + g] = acc.v[p][0][c];
+					to[row_of_sum<MODE>(p, c) * 16 + g + 8] = acc.v[p][1][c];
+				}
+			acc = {};
+			s = 0;
+			tile += teams;
+		}
 	}
 }
 
@@ -136,6 +116,11 @@ template <int MODE> static __device__ inline float sum_of(const float *red, int 
 	for (int k = 0; k < ks; k++)
 		v = __fadd_rn(v, red[((tile * ks + k) * MODE + row) * 16 + m]);
 	return v;
+}
+
+static __device__ inline float sum_rows(const float *red, int ks, int tile, int row, int m, int mode)
+{
+	return mode == 4 ? sum_of<4>(red, ks, tile, row, m) : sum_of<SHARED_ROWS>(red, ks, tile, row, m);
 }
 
 /* The 32 lanes hold a group: rounds it and stores it as group `group` of a row. */
@@ -170,7 +155,6 @@ template <int MODE, int TA, int TB> static __global__ void __launch_bounds__(THR
 	const int b = blockIdx.x - all.block0[i], group = t.groups > 1 ? b / t.per_group : 0, out = t.out, ks = split_of(t.w.stride);
 	struct strip_job j = {&t.w, NULL, (size_t)group * out, (b - group * t.per_group) * t.tiles * 16, out, t.tiles};
 	uint2 *grid = (uint2 *)(red + (size_t)t.tiles * ks * MODE * 16);
-	uint4 *ring = (uint4 *)(grid + (TA == DTYPE_IQ2_XXS ? 256 * GRID_COPIES : 0));
 
 	if (TA == DTYPE_IQ2_XXS && t.w.type == DTYPE_IQ2_XXS)
 		load_grid_copies(grid);
@@ -178,16 +162,14 @@ template <int MODE, int TA, int TB> static __global__ void __launch_bounds__(THR
 		n = min(MODE, all.rows - t0);
 	if ((int)threadIdx.x < MODE)
 		x_row[threadIdx.x] = (t0 + threadIdx.x) * t.groups + group;
-	if (all.fetch)
-		fetch_strip(j, t.w.type);
 	auto before = [] {
 		__syncthreads();
 		follow_wait();
 	};
 	if (t.w.type == TA)
-		run_tiles<TA, MODE>(red, ring, j, t.x, x_row, &n, grid, before);
+		run_tiles<TA, MODE>(red, j, t.x, x_row, &n, grid, before);
 	else if constexpr (TB != NO_TYPE)
-		run_tiles<TB, MODE>(red, ring, j, t.x, x_row, &n, grid, before);
+		run_tiles<TB, MODE>(red, j, t.x, x_row, &n, grid, before);
 	__syncthreads();
 #pragma unroll 1
 	for (int row = 0; row < n; row++)
@@ -242,20 +224,10 @@ template <int TA, int TB> static void launch_mode(struct eng *e, const struct ta
 	}
 }
 
-/* Shared memory beside the sums: codebook and ring. */
+/* Shared memory beside the sums: the codebook. */
 static size_t few_room(int type)
 {
-	switch (type) {
-	case DTYPE_Q8_0:
-		return ring_bytes<DTYPE_Q8_0>();
-	case DTYPE_F16:
-		return ring_bytes<DTYPE_F16>();
-	case DTYPE_Q2_K:
-		return ring_bytes<DTYPE_Q2_K>();
-	case DTYPE_Q4_K:
-		return ring_bytes<DTYPE_Q4_K>();
-	}
-	return ring_bytes<DTYPE_IQ2_XXS>() + 256 * GRID_COPIES * 8;
+	return type == DTYPE_IQ2_XXS ? 256 * GRID_COPIES * 8 : 0;
 }
 
 bool few_type(int type)
@@ -288,7 +260,7 @@ static void few_launch(struct eng *e, const struct few_product *p, int n, int ro
 		t->q_stride = p[i].q_stride;
 		t->groups = p[i].groups;
 		t->out = out;
-		t->tiles = max(teams, div_up(div_up(pieces, 2 * e->sms), teams) * teams);
+		t->tiles = max(teams, div_up(div_up(pieces, e->fill * e->sms), teams) * teams);
 		t->tiles = min(t->tiles, max(teams, room / teams * teams));
 		if (p[i].q)
 			t->tiles = max(2, t->tiles / 2 * 2);
@@ -302,7 +274,6 @@ static void few_launch(struct eng *e, const struct few_product *p, int n, int ro
 	for (int i = n; i < MAX_TASKS; i++)
 		all.block0[i] = INT32_MAX;
 	all.rows = rows;
-	all.fetch = e->fetch;
 	dim3 grid(blocks, div_up(rows, mode));
 
 	switch (p[0].w->type) {
@@ -486,7 +457,7 @@ template <int N> static __global__ void route_items_kernel(struct dstep s, struc
 #pragma unroll 1
 	for (int i = threadIdx.x; i < rows * r.used; i += blockDim.x)
 		r.idx[i] = list[i];
-	build_items(items, n_items, list, rows * r.used, r.experts, few_item_rows(rows), room);
+	build_items(items, n_items, list, rows * r.used, r.experts, ITEM_ROWS, room);
 }
 
 void few_route(struct eng *e, const struct router *r, int rows, struct item *items, int32_t *n_items)
@@ -506,12 +477,12 @@ void few_items(struct eng *e, const int32_t *idx, int rows, int used, int expert
 	const int threads = (experts + WARP - 1) / WARP * WARP;
 
 	LAUNCH(e, items_kernel, 1, threads, (size_t)(threads + rows * used) * 4, items, n_items, idx, rows * used, experts,
-	       few_item_rows(rows));
+	       ITEM_ROWS);
 }
 
 /* The block's item: its rows as rows of x (x_row) and as rows of what it makes (to_row). */
 struct ffn_block {
-	int x_row[ITEM_ROWS], to_row[ITEM_ROWS], n, expert;
+	int x_row[SHARED_ROWS], to_row[SHARED_ROWS], n, expert;
 };
 
 /* False: no such item.  All threads; ends with a barrier. */
@@ -547,16 +518,16 @@ static __device__ inline bool find_item(struct ffn_block *b, const struct ffn &f
 }
 
 /* Gate, up, SwiGLU: 32 hidden values of an item's rows, rounded.  Grid: F / 32, items, the shared expert's first. */
-template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THREADS, 2) hidden_kernel(struct ffn f)
+template <int MS, int T, int TS> static __global__ void __launch_bounds__(THREADS, 3) hidden_kernel(struct ffn f)
 {
 	DYNAMIC(float4, memory);
 	float *red = (float *)memory;
 	__shared__ struct ffn_block b;
 	const bool shared = (int)blockIdx.y < f.shared_items;
+	const int mode = shared ? MS : ITEM_ROWS;
 	const struct dw &g = shared ? f.shared[0] : f.w[0], &u = shared ? f.shared[1] : f.w[1];
 	const int ks = split_of(g.stride);
-	uint2 *grid = (uint2 *)(red + (size_t)4 * ks * MODE * 16);
-	uint4 *ring = (uint4 *)(grid + (T == DTYPE_IQ2_XXS ? 256 * GRID_COPIES : 0));
+	uint2 *grid = (uint2 *)(red + (size_t)4 * ks * MS * 16);
 	struct strip_job j = {&g, &u, 0, (int)blockIdx.x * 32, g.out, 4};
 
 	follow_lead();
@@ -565,12 +536,10 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	if (T == DTYPE_IQ2_XXS && g.type == T)
 		load_grid_copies(grid);
 	if (shared) {
-		if (f.fetch)
-			fetch_strip(j, g.type);
-		find_item(&b, f, blockIdx.y, MODE);
+		find_item(&b, f, blockIdx.y, MS);
 	} else {
 		follow_wait();
-		if (!find_item(&b, f, blockIdx.y, MODE))
+		if (!find_item(&b, f, blockIdx.y, MS))
 			return;
 		j.base = (size_t)b.expert * g.out;
 	}
@@ -580,15 +549,15 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	};
 	const struct vec_x &x = shared ? f.x_shared : f.x;
 
-	if (g.type == T)
-		run_tiles<T, MODE>(red, ring, j, x, b.x_row, &b.n, grid, before);
+	if (!shared)
+		run_tiles<T, ITEM_ROWS>(red, j, x, b.x_row, &b.n, grid, before);
 	else
-		run_tiles<TS, MODE>(red, ring, j, x, b.x_row, &b.n, grid, before);
+		run_tiles<TS, MS>(red, j, x, b.x_row, &b.n, grid, before);
 	__syncthreads();
 #pragma unroll 1
 	for (int row = threadIdx.x / WARP; row < b.n; row += WARPS) {
 		const int m = threadIdx.x % WARP, to = b.to_row[row];
-		float v = swiglu1(sum_of<MODE>(red, ks, m / 16, row, m % 16), sum_of<MODE>(red, ks, 2 + m / 16, row, m % 16), f.limit);
+		float v = swiglu1(sum_rows(red, ks, m / 16, row, m % 16, mode), sum_rows(red, ks, 2 + m / 16, row, m % 16, mode), f.limit);
 
 		if (!shared)
 			v *= f.weight[to];
@@ -599,28 +568,26 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 }
 
 /* Down: part[to_row] = W h, 16 * tiles outputs of an item's rows.  Grid: d / (16 * tiles), items. */
-template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THREADS, 2) down_kernel(struct ffn f)
+template <int MS, int T, int TS> static __global__ void __launch_bounds__(THREADS, 3) down_kernel(struct ffn f)
 {
 	DYNAMIC(float4, memory);
 	float *red = (float *)memory;
 	__shared__ struct ffn_block b;
 	const bool shared = (int)blockIdx.y < f.shared_items;
+	const int mode = shared ? MS : ITEM_ROWS;
 	const struct dw &w = shared ? f.shared[2] : f.w[2];
 	const int ks = split_of(w.stride);
-	uint2 *grid = (uint2 *)(red + (size_t)f.tiles * ks * MODE * 16);
-	uint4 *ring = (uint4 *)(grid + (T == DTYPE_IQ2_XXS ? 256 * GRID_COPIES : 0));
+	uint2 *grid = (uint2 *)(red + (size_t)f.tiles * ks * MS * 16);
 	struct strip_job j = {&w, NULL, 0, (int)blockIdx.x * f.tiles * 16, w.out, f.tiles};
 
 	follow_lead();
 	if (T == DTYPE_IQ2_XXS && w.type == T)
 		load_grid_copies(grid);
 	if (shared) {
-		if (f.fetch)
-			fetch_strip(j, w.type);
-		find_item(&b, f, blockIdx.y, MODE);
+		find_item(&b, f, blockIdx.y, MS);
 	} else {	/* the list is older than the kernel in front: but only its end says that the list's end has been seen */
 		follow_wait();
-		if (!find_item(&b, f, blockIdx.y, MODE))
+		if (!find_item(&b, f, blockIdx.y, MS))
 			return;
 		j.base = (size_t)b.expert * w.out;
 	}
@@ -634,42 +601,41 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	x.d = f.d;
 	x.width = w.in;
 	x.stride = f.q_stride;
-	if (w.type == T)
-		run_tiles<T, MODE>(red, ring, j, x, b.to_row, &b.n, grid, before);
+	if (!shared)
+		run_tiles<T, ITEM_ROWS>(red, j, x, b.to_row, &b.n, grid, before);
 	else
-		run_tiles<TS, MODE>(red, ring, j, x, b.to_row, &b.n, grid, before);
+		run_tiles<TS, MS>(red, j, x, b.to_row, &b.n, grid, before);
 	__syncthreads();
 #pragma unroll 1
 	for (int c = threadIdx.x; c < b.n * 32; c += THREADS) {	/* two tiles */
 		int row = c / 32, m = c % 32;
 
 		if (j.o0 + m < j.end)
-			f.part[(size_t)b.to_row[row] * w.out + j.o0 + m] = sum_of<MODE>(red, ks, m / 16, row, m % 16);
+			f.part[(size_t)b.to_row[row] * w.out + j.o0 + m] = sum_rows(red, ks, m / 16, row, m % 16, mode);
 	}
 }
 
-template <int MODE, int T, int TS> static void launch_ffn(struct eng *e, const struct ffn *f, bool down)
+template <int MS, int T, int TS> static void launch_ffn(struct eng *e, const struct ffn *f, bool down)
 {
 	const int ks = split_of(f->w[down ? 2 : 0].stride), kss = split_of(f->shared[down ? 2 : 0].stride);
 	const int items = (f->idx_items ? f->idx_items : 0) + f->shared_items, out = f->w[down ? 2 : 0].out;
-	const size_t smem = (size_t)(down ? f->tiles : 4) * max(ks, kss) * MODE * 64 +
-			    max(few_room(T), (T == DTYPE_IQ2_XXS ? 256 * GRID_COPIES * 8 : 0) + few_room(TS));
+	const size_t smem = (size_t)(down ? f->tiles : 4) * max(ks, kss) * MS * 64 + few_room(T);
 
 	if (down) {
-		ALLOW((down_kernel<MODE, T, TS>), smem);
-		LAUNCH(e, (down_kernel<MODE, T, TS>), dim3(div_up(out, 16 * f->tiles), items), THREADS, smem, *f);
+		ALLOW((down_kernel<MS, T, TS>), smem);
+		LAUNCH(e, (down_kernel<MS, T, TS>), dim3(div_up(out, 16 * f->tiles), items), THREADS, smem, *f);
 	} else {
-		ALLOW((hidden_kernel<MODE, T, TS>), smem);
-		LAUNCH(e, (hidden_kernel<MODE, T, TS>), dim3(div_up(out, 32), items), THREADS, smem, *f);
+		ALLOW((hidden_kernel<MS, T, TS>), smem);
+		LAUNCH(e, (hidden_kernel<MS, T, TS>), dim3(div_up(out, 32), items), THREADS, smem, *f);
 	}
 }
 
 template <int T> static void launch_ffn_mode(struct eng *e, const struct ffn *f, bool down)
 {
-	if (few_item_rows(f->rows) == 4)
+	if (f->rows <= 4)
 		launch_ffn<4, T, DTYPE_Q8_0>(e, f, down);
 	else
-		launch_ffn<8, T, DTYPE_Q8_0>(e, f, down);
+		launch_ffn<SHARED_ROWS, T, DTYPE_Q8_0>(e, f, down);
 }
 
 /* The list of items, or only the shared expert, has been made: runs one half. */
@@ -709,18 +675,16 @@ bool few_ffn_types(const struct dw *w, const struct dw *shared)
 bool few_ffn(struct eng *e, struct ffn *f, const float *x)
 {
 	const size_t all = (size_t)f->pairs + (f->shared_items ? f->rows : 0), out = f->w[2].out;
-	const int32_t mode = few_item_rows(f->rows);
 
 	f->q_stride = up256(f->w[2].in);
 	if (f->shared_items)
-		f->shared_items = div_up(f->rows, mode);
+		f->shared_items = div_up(f->rows, f->rows <= 4 ? 4 : SHARED_ROWS);
 	else
 		f->shared[0] = f->w[0], f->shared[1] = f->w[1], f->shared[2] = f->w[2];
 	f->q = (int8_t *)eng_scratch(e, S_HIDDEN, all * f->q_stride);
 	f->d = (float *)eng_scratch(e, S_HIDDEN2, all * (f->q_stride / 32) * 4);
 	f->part = (float *)eng_scratch(e, S_DOWN, all * out * 4);
 	f->tiles = 2;
-	f->fetch = e->fetch;
 	if (!f->q || !f->d || !f->part || !vec_form(e, &f->x, x, f->w[0].in, f->rows, f->w[0].type))
 		return false;
 	f->x_shared = f->x;

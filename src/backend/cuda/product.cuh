@@ -21,17 +21,12 @@ struct few_product {
 	int32_t groups;
 };
 
-static const int ITEM_ROWS = 8;
+static const int ITEM_ROWS = 4;		/* few rows choose one expert; the shared expert takes up to SHARED_ROWS */
+static const int SHARED_ROWS = 8;
 
 struct item {
 	int32_t expert, n, pair[ITEM_ROWS];
 };
-
-/* Rows of an item in a step of `rows`. */
-static __host__ __device__ inline int few_item_rows(int rows)
-{
-	return rows <= 4 ? 4 : ITEM_ROWS;
-}
 
 struct router {
 	int32_t *idx;
@@ -50,7 +45,7 @@ struct ffn {
 	const int32_t *n_items;
 	int8_t *q;			/* hidden values [pairs + rows, q_stride] */
 	float *d, *part;
-	int32_t rows, used, pairs, idx_items, shared_items, q_stride, tiles, fetch;
+	int32_t rows, used, pairs, idx_items, shared_items, q_stride, tiles;
 	float limit;
 };
 
