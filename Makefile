@@ -53,8 +53,12 @@ only = $(if $(T),$(foreach f,$(1),$(if $(findstring $(T),$(f)),$(f))),$(1))
 MUTATION   := %_mutation_test.c %/mutation_test.c
 ASAN_FILES := tests/unit/base/% tests/unit/quant/% tests/unit/gguf/% tests/unit/tokenizer/% tests/unit/chat/% tests/unit/hub/% \
               tests/unit/workshop/refusal_test.c tests/unit/workshop/imatrix% \
-              tests/unit/engine/engine_test.c tests/unit/engine/stops_test.c $(MUTATION)
-TSAN_FILES := tests/unit/base/% tests/unit/backend/% tests/unit/engine/% tests/unit/hub/% tests/unit/chat/replay_test.c
+              tests/unit/engine/engine_test.c tests/unit/engine/stops_test.c \
+              tests/unit/grammar/% tests/unit/turn/history_test.c \
+              tests/unit/kvstore/store_test.c tests/unit/kvstore/fault_test.c $(MUTATION)
+TSAN_FILES := tests/unit/base/% tests/unit/backend/% tests/unit/engine/% tests/unit/hub/% \
+              tests/unit/kvstore/store_test.c tests/unit/kvstore/fault_test.c tests/unit/kvstore/crash_test.c \
+              tests/unit/chat/replay_test.c tests/unit/turn/turn_test.c
 
 PLAIN_TESTS := $(call only,$(filter-out $(MUTATION),$(TEST_SRC)))
 ASAN_TESTS  := $(call only,$(filter $(ASAN_FILES),$(TEST_SRC)))
@@ -270,16 +274,20 @@ check/%: %.c FORCE
 	$(Q)$(CC) $(FLAGS) $(EXTRA) -fsyntax-only $<
 
 # --- CUDA -----------------------------------------------------------------------------------------------
-# libds4_cuda.so stands beside ds4, which loads it when a device answers.  `make cuda` builds it; `make CUDA=1` builds it
-# with everything else.  CUDA_ARCH lists compute capabilities; the last one is kept as PTX too, for later devices.
+# libds4_cuda.so stands beside ds4, which loads it when a device answers.  `make cuda` builds it.  With everything else it is
+# built with CUDA=1, and by default where nvcc and a device are: six architectures take ten minutes of one core, which a
+# machine that only has the toolkit need not spend.  CUDA_ARCH lists compute capabilities ("native": this machine's); the last
+# one is kept as PTX too, for later devices.  90a is Hopper with its own product instruction.
 
-CUDA      ?= 0
 CUDA_HOME ?= /usr/local/cuda
-CUDA_ARCH ?= 80 86 89 90 100 120
 NVCC      ?= $(or $(shell command -v nvcc 2>/dev/null),$(CUDA_HOME)/bin/nvcc)
+CUDA      ?= $(if $(and $(wildcard $(NVCC)),$(wildcard /dev/nvidiactl)),1,0)
+CUDA_ARCH ?= 80 86 89 90a 100 120
 CUDA_SRC  := $(sort $(wildcard src/backend/cuda/*.cu))
-CUDA_CODE  = $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
-             -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
+CUDA_PTX   = $(filter-out %a,$(lastword $(CUDA_ARCH)))
+CUDA_CODE  = $(if $(filter native,$(CUDA_ARCH)),-arch=native,$(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
+             $(if $(CUDA_PTX),-gencode arch=compute_$(CUDA_PTX),code=compute_$(CUDA_PTX))) \
+             $(if $(filter 90a,$(CUDA_ARCH)),-DDS4_CUDA_WGMMA)
 
 .PHONY: cuda test-cuda
 cuda: libds4_cuda.so

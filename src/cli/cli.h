@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "engine/engine.h"
 #include "engine/sampler.h"
+#include "kvstore/kvstore.h"
 
 struct cli_command {
 	struct arg_command args;
@@ -23,12 +24,14 @@ struct cli_command {
 
 extern const struct cli_command chat_command, run_command, tokenize_command, render_command, parse_command,
 	logits_command, inspect_command, perplexity_command, pull_command, quantize_command, bench_command, imatrix_command,
-	quality_command, serve_command;
+	quality_command, serve_command, kv_command;
 
 /* ------------------------------------------------------------------ signals (signals.c) */
 
 void cli_signals_install(void);
 void cli_interrupt_twice_kills(void);	/* for commands that answer once; the chat survives any number */
+void cli_end_in_order(void);		/* SIGHUP and SIGTERM only ask for the end; a second one ends the process */
+bool cli_ending(void);			/* they did */
 bool cli_interrupted(void);		/* Ctrl-C since the last clear */
 void cli_clear_interrupted(void);
 const volatile int *cli_interrupt_flag(void);
@@ -80,6 +83,25 @@ enum status cli_engine_options(struct engine_options *o, const struct engine_arg
 /* Opens the engine.  numerics may be NULL (the model's own); max_logits as in engine_options, 0 = one. */
 enum status cli_open_engine(struct engine **out, const struct engine_args *a, const struct numerics_args *numerics,
 			    int32_t max_logits, struct err *err);
+
+/* Blocks and checkpoints on disk (kv_open.c): --kv-dir, --kv-space-mb, --no-kv. */
+struct kv_args {
+	bool kv;
+	const char *dir;		/* NULL: the usual one */
+	int64_t space_mb;
+};
+
+#define KV_ARGS_DEFAULT {.kv = true, .space_mb = KVSTORE_BUDGET_DEFAULT >> 20}
+
+extern const struct arg_spec kv_arg_table[];
+
+/* `asked`, else $XDG_CACHE_HOME/ds4/kv, else ~/.cache/ds4/kv (macOS: ~/Library/Caches/ds4/kv).  False: no folder. */
+bool cli_kv_dir(char *out, size_t room, const char *asked);
+
+/* Opens the store and attaches it to e's tree; NULL with --no-kv or without a folder.  Troubles of the disk are notes. */
+enum status cli_open_kv(struct kvstore **out, const struct kv_args *a, struct engine *e, struct err *err);
+/* Writes what is not on disk yet and closes; after sessions, before the engine.  NULL allowed. */
+void cli_close_kv(struct kvstore *ks);
 
 /* Sampling parameters with the defaults of this model filled in. */
 struct sampler_params cli_sampling(const struct sampling_args *a, const struct engine *e);

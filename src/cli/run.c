@@ -28,6 +28,7 @@
 
 struct run_args {
 	struct engine_args engine;
+	struct kv_args kv;
 	struct sampling_args sampling;
 	struct prompt_args prompt;
 	const char *text, *file;
@@ -38,6 +39,7 @@ struct run_args {
 struct job {
 	const struct run_args *a;
 	struct engine *e;
+	struct kvstore *kv;
 	struct session *session;
 	struct sampler sampler;
 	uint8_t *allowed;
@@ -225,6 +227,7 @@ static enum status prepare(struct job *j, const struct buf *text, struct err *er
 	TRY(cli_open_engine(&j->e, &j->a->engine, NULL, 0, err));
 	TRY(prompt_init(&j->prompt, &j->a->prompt, j->e, err));
 	TRY(make_prompt(j, text, err));
+	TRY(cli_open_kv(&j->kv, &j->a->kv, j->e, err));
 	TRY(session_open(&j->session, j->e, err));
 	j->allowed = token_mask_new(j->e->tokenizer);
 	if (!j->allowed)
@@ -244,6 +247,7 @@ static void clear(struct job *j)
 	token_list_clear(&j->ids);
 	conversation_free(j->conversation);
 	prompt_clear(&j->prompt);
+	cli_close_kv(j->kv);
 	engine_close(j->e);
 }
 
@@ -293,6 +297,7 @@ static const struct arg_spec run_args[] = {
 	ARG_INCLUDE(struct run_args, prompt, prompt_arg_table),
 	ARG_INCLUDE(struct run_args, sampling, sampling_arg_table),
 	ARG_INCLUDE(struct run_args, engine, engine_arg_table),
+	ARG_INCLUDE(struct run_args, kv, kv_arg_table),
 	ARG_END
 };
 
@@ -306,7 +311,7 @@ static const char *const run_examples[] = {
 	NULL
 };
 
-static const struct run_args run_defaults = {.sampling = SAMPLING_ARGS_DEFAULT};
+static const struct run_args run_defaults = {.sampling = SAMPLING_ARGS_DEFAULT, .kv = KV_ARGS_DEFAULT};
 
 const struct cli_command run_command = {
 	.args = {"run", "answers one prompt and exits",

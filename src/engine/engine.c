@@ -11,8 +11,10 @@
  *       - The forward pass must hold one row of every timeline, whatever the chunk.
  * Thread: one thread drives an engine and its sessions. */
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/thread.h"
 #include "base/utf8.h"
@@ -23,6 +25,7 @@
 #define MAX_TIMELINES 4096
 #define MAX_ROWS 65536
 #define MAX_NAME_BYTES 200
+#define SAMPLE_BYTES 4096
 
 static enum status in_range(const char *name, long value, long max, struct err *err)
 {
@@ -57,7 +60,7 @@ static enum status choose(struct engine *e, struct err *err)
 	if (!o->timelines)
 		o->timelines = 1;
 	if (!o->chunk)
-		o->chunk = strcmp(e->be->name, "ref") == 0 ? 64 : 256;
+		o->chunk = strcmp(e->be->name, "ref") == 0 ? 64 : e->be->room ? 2048 : 256;
 	if (o->chunk > o->context)
 		o->chunk = o->context;
 	rows = engine_step_rows(o->chunk, o->timelines);
@@ -113,6 +116,34 @@ static enum status open_model(struct engine *e, const char *path, struct err *er
 	return e->name ? OK : err_set(err, ERR_MEMORY, "%s: no memory for the model's name", path);
 }
 
+/* Beside the weights, which some formats grow by a few percent: work space of a step and the first history. */
+#define DEVICE_SPARE ((uint64_t)2 << 30)
+
+/* A device whose memory has room for the model: e->be, and why.  False: none. */
+static bool try_device(struct engine *e, const struct be_options *o)
+{
+	uint64_t need = weight_bytes(e->gguf) / 100 * 104 + DEVICE_SPARE, room;
+	struct err why = {0};
+	int i = 0;
+
+	while (be_name(i) && strcmp(be_name(i), "cuda") != 0)
+		i++;
+	if (!be_name(i))
+		return false;
+	if (be_open(&e->be, "cuda", o, &why) != OK) {
+		snprintf(e->backend_why, sizeof e->backend_why, "backend: cpu; %.150s", why.msg);
+		return false;
+	}
+	room = e->be->room(e->be);
+	snprintf(e->backend_why, sizeof e->backend_why, "backend: %s; the model needs %.1f GB, %s has %.1f GB free",
+		 need <= room ? "cuda" : "cpu", (double)need / 1e9, e->be->device, (double)room / 1e9);
+	if (need <= room)
+		return true;
+	be_close(e->be);
+	e->be = NULL;
+	return false;
+}
+
 static enum status open_backend(struct engine *e, struct err *err)
 {
 	bool any = !e->opt.backend || strcmp(e->opt.backend, "auto") == 0;
@@ -121,19 +152,38 @@ static enum status open_backend(struct engine *e, struct err *err)
 	if (!e->opt.threads)
 		e->opt.threads = cpu_count();
 	o = (struct be_options){.threads = e->opt.threads, .numerics = e->opt.numerics};
-	TRY(be_open(&e->be, any ? "cpu" : e->opt.backend, &o, err));
+	if (!any || !try_device(e, &o))
+		TRY(be_open(&e->be, any ? "cpu" : e->opt.backend, &o, err));
 	e->opt.backend = e->be->name;
 	return OK;
+}
+
+/* Metadata and tensor table; and, because another training of the same model may have the same, the first bytes of some
+ * tensors over the whole file. */
+static struct tree_key file_key(const struct gguf *g)
+{
+	int32_t words[GEOM_BLOCK] = {0};
+
+	for (uint64_t i = 0; i < GEOM_BLOCK / 2 && g->n_tensors; i++) {
+		const struct gguf_tensor *t = &g->tensor[i * g->n_tensors / (GEOM_BLOCK / 2)];
+		uint64_t h = hash64(t->data, t->bytes < SAMPLE_BYTES ? (size_t)t->bytes : SAMPLE_BYTES);
+
+		words[2 * i] = (int32_t)(uint32_t)h;
+		words[2 * i + 1] = (int32_t)(uint32_t)(h >> 32);
+	}
+	return tree_key_next(tree_key_of(g->map, (size_t)g->data_offset), words);
 }
 
 struct tree_key engine_fingerprint(const struct engine *e)
 {
 	const struct backend *be = e->be;
+	uint64_t name = hash64(be->name, strlen(be->name));
 	int32_t words[GEOM_BLOCK] = {(int32_t)be->real_bytes, (int32_t)be->row_bytes, (int32_t)be->key_bytes,
 				     be->numerics.fp8, be->numerics.fp4, be->numerics.packed,
-				     (int32_t)e->layout.block_bytes, (int32_t)e->layout.check_bytes};
+				     (int32_t)e->layout.block_bytes, (int32_t)e->layout.check_bytes,
+				     (int32_t)(uint32_t)name, (int32_t)(uint32_t)(name >> 32)};
 
-	return tree_key_next(tree_key_of(e->gguf->map, (size_t)e->gguf->data_offset), words);
+	return tree_key_next(file_key(e->gguf), words);
 }
 
 /* Everything that takes memory, after the plan said that there is enough. */

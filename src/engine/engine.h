@@ -16,7 +16,7 @@
 
 struct engine_options {
 	const char *model;		/* path of a GGUF file */
-	const char *backend;		/* "ref", "cpu"; NULL or "auto" = the fastest there is */
+	const char *backend;		/* "ref", "cpu", "cuda"; NULL or "auto" = the fastest that has room for the model */
 	int threads;			/* 0 = choose */
 	int32_t context;		/* tokens of one timeline; 0 = min(model's, 32768) */
 	int32_t timelines;		/* how many at once; 0 = 1 */
@@ -53,6 +53,7 @@ struct engine {
 	struct forward *forward;
 	struct memory_plan plan;
 	const char *name;		/* general.name or the file's name */
+	char backend_why[200];		/* one sentence: which backend "auto" took and why; empty when it was named */
 };
 
 /* Plans first: a context that does not fit is refused (ERR_MEMORY) with the largest that would, before allocation. */
@@ -65,7 +66,8 @@ void memory_plan_make(struct memory_plan *out, const struct shape *s, const stru
 
 #define ENGINE_MAX_CHECKPOINTS 16	/* per timeline, the prefix tree's included */
 
-/* What gives stored state its meaning: metadata and tensor table of the file, the backend's numbers, the layout. */
+/* What gives stored state its meaning: the file (metadata, tensor table, samples of tensors), the backend and its numbers,
+ * the layout. */
 struct tree_key engine_fingerprint(const struct engine *e);
 
 #endif

@@ -56,8 +56,10 @@ struct entry {
 	enum reach { REACH_UNKNOWN, REACH_YES, REACH_NO } reach;	/* is all before it there, too? */
 	uint32_t hits;
 	bool banned;		/* removed while a tree may still have it: stays, empty, and is not stored again */
+	bool spent;		/* what went on from it was let go: not an end that still grows */
 	bool mark;		/* for whoever walks over all */
-	uint64_t created, used;
+	uint64_t created;
+	double used;		/* seconds since 1970; the fraction decides among those of one burst */
 	struct section part[2];	/* by kvfile_kind */
 	int32_t token[GEOM_BLOCK];
 };
@@ -151,7 +153,7 @@ static inline bool key_is(struct tree_key a, struct tree_key b)
 
 void store_lock(struct kvstore *ks);
 void store_unlock(struct kvstore *ks);
-uint64_t store_now(void);				/* seconds since 1970 */
+double store_now(void);				/* seconds since 1970 */
 /* dir + "/" + name.  out [STORE_PATH] */
 void store_path(const struct kvstore *ks, const char *name, char *out);
 /* Locked: keeps a sentence for store_tell(); `kind` once only. */
@@ -187,6 +189,7 @@ void index_chains(struct index *x);		/* children and reach of every entry */
 /* ------------------------------------------------------------------ uses.c */
 
 void uses_read(struct kvstore *ks);		/* while opening */
+void uses_apply(struct index *x, const char *p, size_t n);	/* any bytes */
 void uses_write(struct kvstore *ks);		/* not locked; failing is no error */
 
 /* ------------------------------------------------------------------ load.c */
@@ -197,15 +200,14 @@ struct load_job {			/* a section of a file */
 	struct store_file *file;	/* pinned by the caller */
 	uint64_t offset, bytes;
 	struct hash128 sum;
-	void *to;			/* the caller's: where put() shall bring it */
-	enum status st;			/* out: OK, or why it was not put; ERR_FORMAT = the checksum is wrong */
+	void *to;			/* device memory; undefined after a failure */
+	enum status st;			/* out: OK, or why not; ERR_FORMAT = the checksum is wrong */
 	struct err err;
 };
 
-/* Reads all jobs with several threads, checks each, and hands the good ones to put() on the caller's thread.  Orders
- * the jobs by place.  Not locked. */
-void load_run(struct kvstore *ks, struct load_job *job, int32_t n, void (*put)(void *ctx, void *to, const void *p, size_t n),
-	      void *ctx);
+/* Reads all jobs with several threads and checks each.  On a backend without host memory good ones are uploaded on the
+ * caller's thread.  Orders the jobs by place.  Not locked. */
+void load_run(struct kvstore *ks, struct load_job *job, int32_t n, struct backend *be);
 /* One section into p; the file need not be pinned if nobody else can remove it. */
 enum status load_section(const struct kvstore *ks, int fd, const char *path, const struct load_job *j, void *p, struct err *err);
 
@@ -216,6 +218,7 @@ void writer_stop(struct kvstore *ks);
 /* Locked.  Waits until the writer has nothing in hand, and keeps it so; nests. */
 void writer_pause(struct kvstore *ks);
 void writer_resume(struct kvstore *ks);
+void writer_wait(struct kvstore *ks, double seconds);	/* locked; the thread itself: until it is woken, or so long */
 void writer_drain(struct kvstore *ks);		/* locked: waits until the queue is empty */
 
 /* Writes a file of h->n sections with the bytes p[i], n = r[i].bytes, and makes it last.  Not locked.  Out: h, the places

@@ -17,7 +17,7 @@
 static void show(struct kvstore_entry *out, const struct entry *e)
 {
 	*out = (struct kvstore_entry){.key = e->key, .before = e->before, .fingerprint = e->fingerprint, .end = e->end,
-				      .created = e->created, .used = e->used, .hits = e->hits, .children = e->children,
+				      .created = e->created, .used = (uint64_t)e->used, .hits = e->hits, .children = e->children,
 				      .usable = e->reach == REACH_YES};
 	if (e->part[KVFILE_BLOCK].place != PLACE_NONE)
 		out->bytes = e->part[KVFILE_BLOCK].bytes;

@@ -30,9 +30,12 @@ void store_unlock(struct kvstore *ks)
 	pthread_mutex_unlock(&ks->lock);
 }
 
-uint64_t store_now(void)
+double store_now(void)
 {
-	return (uint64_t)time(NULL);
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 void store_path(const struct kvstore *ks, const char *name, char *out)
@@ -191,8 +194,8 @@ static enum status enter_file(struct kvstore *ks, const char *name, const struct
 		index_set_part(&ks->index, e, r[i].kind, f, r[i].offset, r[i].bytes, r[i].sum);
 		if (!e->created || r[i].created < e->created)
 			e->created = r[i].created;
-		if (r[i].created > e->used)
-			e->used = r[i].created;
+		if ((double)r[i].created > e->used)
+			e->used = (double)r[i].created;
 	}
 	return f ? OK : err_set(err, ERR_MEMORY, "no memory for the index of stored blocks");
 }

@@ -293,7 +293,7 @@ struct candidate {
 struct heap {
 	struct candidate *c;	/* [n] the cheapest first */
 	int32_t n;
-	uint64_t now;
+	double now;
 };
 
 static void sift(struct heap *h, int32_t i)
@@ -349,15 +349,15 @@ static int32_t gap_of(const struct index *x, const struct entry *e)
 	return gap;
 }
 
-/* An end without a checkpoint saves nothing; but if it has grown just now (fresh), one may still come. */
-static double worth(const struct index *x, const struct entry *e, uint64_t now, bool fresh)
+/* An end without a checkpoint saves nothing; but if it has grown just now, one may still come. */
+static double worth(const struct index *x, const struct entry *e, double now)
 {
-	double age = (double)(now > e->used ? now - e->used : 0) + YOUNG_SECONDS, gap, bytes;
+	double age = (now > e->used ? now - e->used : 0) + YOUNG_SECONDS, gap, bytes;
 
 	if (e->reach == REACH_NO)
 		return 0;
 	if (e->part[KVFILE_CHECK].place == PLACE_NONE)
-		return (fresh && now < e->created + FRESH_SECONDS ? 1e30 : 1e-30) / age;
+		return (!e->spent && now < (double)e->created + FRESH_SECONDS ? 1e30 : 1e-30) / age;
 	gap = gap_of(x, e);
 	bytes = (double)e->part[KVFILE_CHECK].bytes;
 	if (!e->children)
@@ -365,10 +365,10 @@ static double worth(const struct index *x, const struct entry *e, uint64_t now, 
 	return (1.0 + e->hits) * gap / (bytes + 1) / age;
 }
 
-static void push_entry(struct heap *h, const struct index *x, struct entry *e, bool fresh)
+static void push_entry(struct heap *h, const struct index *x, struct entry *e)
 {
 	if (!e->banned && !on_its_way(e) && (!e->children || e->part[KVFILE_CHECK].place == PLACE_FILE))
-		push(h, (struct candidate){worth(x, e, h->now, fresh), e});
+		push(h, (struct candidate){worth(x, e, h->now), e});
 }
 
 /* Forgets one; whom it leaves as an end becomes a candidate. */
@@ -383,11 +383,13 @@ static void evict_one(struct kvstore *ks, struct heap *h, struct entry *e, struc
 		index_drop_part(x, e, KVFILE_CHECK);
 		return;
 	}
+	if (up)
+		up->spent = true;
 	out->entries++;
 	ks->stats.evicted++;
 	index_drop_entry(x, e);
 	if (up && --up->children == 0 && up->part[KVFILE_CHECK].place != PLACE_FILE)
-		push_entry(h, x, up, false);
+		push_entry(h, x, up);
 }
 
 /* Locked.  Forgets entries until the sections of the rest are at most `most` bytes; with most = UINT64_MAX only those
@@ -401,7 +403,7 @@ static void evict(struct kvstore *ks, uint64_t most, struct kvstore_gc *out)
 		return;
 	index_chains(x);
 	for (int32_t i = 0; i < x->n_entry; i++)
-		push_entry(&h, x, x->entry[i], true);
+		push_entry(&h, x, x->entry[i]);
 	while (h.n && (x->live_bytes > most || h.c[0].worth == 0))
 		evict_one(ks, &h, pop(&h), out);
 	x->chained = false;
@@ -413,8 +415,24 @@ void tidy_unreachable(struct kvstore *ks, struct kvstore_gc *out)
 	evict(ks, UINT64_MAX, out);
 }
 
+/* Locked; gives up the lock.  A file with holes that is being read will be one to rewrite in a moment. */
+static bool wait_for_readers(struct kvstore *ks, int *patience)
+{
+	for (int32_t i = 0; *patience > 0 && i < ks->index.n_file; i++) {
+		const struct store_file *f = ks->index.file[i];
+
+		if (f->pins && (f->gone || f->live < f->records)) {
+			--*patience;
+			writer_wait(ks, 0.01);
+			return true;
+		}
+	}
+	return false;
+}
+
 bool tidy_make_room(struct kvstore *ks, uint64_t more, uint64_t budget, struct kvstore_gc *out)
 {
+	int patience = 300;
 	struct index *x = &ks->index;
 	struct kvstore_gc nobody = {0};
 	uint64_t most = budget - budget / 16;	/* a little more than needed: not again for every block */
@@ -426,7 +444,7 @@ bool tidy_make_room(struct kvstore *ks, uint64_t more, uint64_t budget, struct k
 	/* Headers and holes are bytes, too: less and less is kept until it is enough. */
 	for (most = most > more ? most - more : 0;; most -= most / 8 + 1) {
 		evict(ks, most, out ? out : &nobody);
-		while (x->bytes + more > budget && fill_one(ks, true))
+		while (x->bytes + more > budget && (fill_one(ks, true) || wait_for_readers(ks, &patience)))
 			;
 		if (x->bytes + more <= budget)
 			return true;

@@ -76,8 +76,10 @@ static bool offer(struct kvstore *ks, const struct tree_item *item, enum kvfile_
 		ks->stats.skipped++;
 		return false;
 	}
-	if (!e->created)
-		e->created = e->used = store_now();
+	if (!e->created) {
+		e->used = store_now();
+		e->created = (uint64_t)e->used;
+	}
 	index_hold(&ks->index, e, kind, copy, bytes);
 	*j = (struct job){.key = item->key, .kind = kind, .since = clock_seconds(),
 			  .bytes = {section_bytes(ks, KVFILE_BLOCK), section_bytes(ks, KVFILE_CHECK)}};
@@ -207,7 +209,7 @@ static void on_taken(void *ctx, const struct tree_item *item)
 {
 	struct kvstore *ks = ctx;
 	struct tree_key at = item->key;
-	uint64_t now = store_now();
+	double now = store_now();
 
 	store_lock(ks);
 	for (int32_t end = item->end; end > 0; end -= GEOM_BLOCK) {
@@ -271,13 +273,6 @@ int32_t kvstore_find(struct kvstore *ks, struct tree_key fingerprint, const int3
 
 /* ------------------------------------------------------------------ loading */
 
-static void put(void *ctx, void *to, const void *p, size_t n)
-{
-	struct kvstore *ks = ctx;
-
-	ks->pool->be->upload(ks->pool->be, to, p, n);
-}
-
 /* Locked.  Prepares the read of one section, or takes it from the copy that waits to be written. */
 static enum status plan(struct kvstore *ks, struct tree_key key, enum kvfile_kind kind, void *to, struct load_job *job,
 			int32_t *n, struct err *err)
@@ -291,7 +286,7 @@ static enum status plan(struct kvstore *ks, struct tree_key key, enum kvfile_kin
 		return err_set(err, ERR_FORMAT, "a stored block has %llu bytes, expected %llu", (unsigned long long)s->bytes,
 			       (unsigned long long)section_bytes(ks, kind));
 	if (s->place != PLACE_FILE) {
-		put(ks, to, s->copy, (size_t)s->bytes);
+		ks->pool->be->upload(ks->pool->be, to, s->copy, (size_t)s->bytes);
 		return OK;
 	}
 	s->file->pins++;
@@ -341,7 +336,7 @@ static enum status on_load(void *ctx, const struct tree_key *key, int32_t from, 
 		st = plan(ks, key[to - 1], KVFILE_CHECK, check->device, job, &n, err);
 	store_unlock(ks);
 	if (st == OK)
-		load_run(ks, job, n, put, ks);
+		load_run(ks, job, n, ks->pool->be);
 	read = st;
 	for (int32_t i = 0; st == OK && read == OK && i < n; i++)
 		if (job[i].st != OK)

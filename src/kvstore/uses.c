@@ -30,7 +30,7 @@ static uint64_t get(const char *p, int bytes)
 	return v;
 }
 
-static void apply(struct index *x, const char *p, size_t n)
+void uses_apply(struct index *x, const char *p, size_t n)
 {
 	struct hash128 sum;
 
@@ -46,8 +46,8 @@ static void apply(struct index *x, const char *p, size_t n)
 		if (!e)
 			continue;
 		e->hits = (uint32_t)get(p + 24, 4);
-		if (get(p + 16, 8) > e->used)
-			e->used = get(p + 16, 8);
+		if ((double)get(p + 16, 8) > e->used)
+			e->used = (double)get(p + 16, 8);
 	}
 }
 
@@ -62,7 +62,7 @@ void uses_read(struct kvstore *ks)
 		return;
 	if (io_size(fd, path, &bytes, NULL) == OK && bytes <= USES_MAX && (p = mem_alloc((size_t)bytes)) != NULL &&
 	    io_read(fd, path, p, (size_t)bytes, 0, NULL) == OK)
-		apply(&ks->index, p, (size_t)bytes);
+		uses_apply(&ks->index, p, (size_t)bytes);
 	mem_free(p);
 	io_close(fd);
 }
@@ -86,7 +86,7 @@ static void build(struct kvstore *ks, struct buf *b)
 			continue;
 		add(b, e->key.low, 8);
 		add(b, e->key.high, 8);
-		add(b, e->used, 8);
+		add(b, (uint64_t)e->used, 8);
 		add(b, e->hits, 4);
 		add(b, 0, 4);
 	}

@@ -100,6 +100,8 @@ struct batch {
 /* Locked.  Takes from the queue what fits into one file. */
 static void take_batch(struct kvstore *ks, struct batch *b)
 {
+	uint64_t most = ks->opt.budget && ks->opt.budget / 8 < FILE_DATA_MAX ? ks->opt.budget / 8 : FILE_DATA_MAX;
+
 	memset(&b->h, 0, sizeof b->h);
 	b->bytes = 0;
 	while (ks->first && b->h.n < KVFILE_RECORDS) {
@@ -107,7 +109,8 @@ static void take_batch(struct kvstore *ks, struct batch *b)
 		struct entry *e = index_get(&ks->index, j->key);
 		struct section *s = &e->part[j->kind];
 
-		if (b->h.n && (!key_is(e->fingerprint, b->h.fingerprint) || b->bytes + s->bytes > FILE_DATA_MAX))
+		if (b->h.n && (!key_is(e->fingerprint, b->h.fingerprint) ||
+			       b->bytes + (b->h.n + 1) * (uint64_t)KVFILE_ALIGN + s->bytes > most))
 			break;
 		b->h.fingerprint = e->fingerprint;
 		b->h.block_bytes = j->bytes[KVFILE_BLOCK];
@@ -208,8 +211,7 @@ static bool ready(const struct kvstore *ks, double *wait)
 	       ks->stats.queued >= KVFILE_RECORDS;
 }
 
-/* Locked. */
-static void wait_for(struct kvstore *ks, double seconds)
+void writer_wait(struct kvstore *ks, double seconds)
 {
 	struct timespec t;
 
@@ -243,7 +245,7 @@ static void *work(void *ctx)
 		double wait = USES_EVERY;
 
 		if (ks->paused) {
-			wait_for(ks, 1);
+			writer_wait(ks, 1);
 			continue;
 		}
 		ks->busy = true;
@@ -256,7 +258,7 @@ static void *work(void *ctx)
 		ks->busy = false;
 		pthread_cond_broadcast(&ks->quiet);
 		if (wait > 0 && !ks->stop && !ks->paused && !(ks->hurry && ks->first))
-			wait_for(ks, wait);
+			writer_wait(ks, wait);
 	}
 	store_unlock(ks);
 	return NULL;

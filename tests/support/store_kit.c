@@ -78,6 +78,8 @@ void store_kit_open(struct store_kit *k, const char *dir, enum store_kit_size si
 	kv_pool_init(&k->pool, k->be, &k->layout, blocks);
 	if (tree_open(&k->tree, &k->pool, k->fingerprint, &err) != OK)
 		fail_msg("%s", err.msg);
+	if (!dir)
+		return;
 	mine.dir = dir;
 	mine.warn = on_warning;
 	mine.warn_ctx = k;

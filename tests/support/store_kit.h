@@ -26,7 +26,8 @@ struct store_kit {
 void kit_new_dir(char *out);
 void kit_remove_dir(const char *dir);
 
-/* Pool of `blocks` blocks; opt may be NULL (its dir is set here).  Fails the test when it cannot be opened. */
+/* Pool of `blocks` blocks; opt may be NULL (its dir is set here).  Fails the test when it cannot be opened.
+ * dir NULL: without a store. */
 void store_kit_open(struct store_kit *k, const char *dir, enum store_kit_size size, int32_t blocks, uint64_t fingerprint,
 		    const struct kvstore_options *opt);
 void store_kit_close(struct store_kit *k, bool flush);

@@ -162,6 +162,7 @@ enum status cpu_open(struct backend **out, const struct be_options *opt, struct 
 		.real_bytes = sizeof(float),
 		.row_bytes = GEOM_ROW_BYTES,
 		.key_bytes = GEOM_KEY_BYTES,
+		.host_memory = true,
 		.self = c,
 		.alloc = cpu_alloc,
 		.release = cpu_release,

@@ -35,6 +35,43 @@ static __device__ inline void mma16816(float c[4], const uint32_t a[4], uint32_t
 		     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* c[16 x 8] += a[16 x 32] b[32 x 8], bytes with signs. */
+static __device__ inline void mma16832(int c[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1)
+{
+	asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+		     : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+		     : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/* Bytes of 0 or 255: the sign bits of four bytes. */
+static __device__ inline uint32_t sign_bytes(uint32_t v)
+{
+	uint32_t r;
+
+	asm("prmt.b32 %0, %1, %1, 0xBA98;" : "=r"(r) : "r"(v));
+	return r;
+}
+
+/* Asks for bytes to come to the second-level cache; from and bytes are multiples of 16. */
+static __device__ inline void fetch_l2(const void *from, uint32_t bytes)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+	asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(from), "r"(bytes) : "memory");
+#endif
+}
+
+/* Brings bytes to the first-level cache; all threads of the block.  Nothing waits: whoever reads them later meets them there
+ * or on their way. */
+static __device__ inline void touch(const void *from, size_t bytes)
+{
+	for (size_t i = (size_t)threadIdx.x * 128; i < bytes; i += (size_t)blockDim.x * 128) {
+		uint32_t v;
+
+		asm volatile("ld.global.ca.u32 %0, [%1];" : "=r"(v) : "l"((const uint8_t *)from + i));
+		(void)v;
+	}
+}
+
 /* Copies 16 bytes to shared memory in the background, or zeros when !valid; copies_wait() ends all that this thread began. */
 static __device__ inline void copy16(void *to, const void *from, bool valid)
 {

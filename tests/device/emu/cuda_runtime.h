@@ -30,6 +30,7 @@ using std::min;
 
 struct __attribute__((aligned(8))) float2 { float x, y; };
 struct uint2 { uint32_t x, y; };
+struct int2 { int32_t x, y; };
 struct __attribute__((aligned(16))) uint4 { uint32_t x, y, z, w; };
 struct __attribute__((aligned(16))) int4 { int32_t x, y, z, w; };
 struct __attribute__((aligned(16))) float4 { float x, y, z, w; };
@@ -123,6 +124,19 @@ template <class T> static inline T __shfl_xor_sync(unsigned, T v, int o)
 	return r;
 }
 
+template <class T> static inline T __shfl_down_sync(unsigned, T v, int o)
+{
+	uint64_t u = 0;
+	T r;
+
+	memcpy(&u, &v, sizeof v);
+	emu_warp &w = emu_share(&u, 1);
+	int from = emu.fiber[emu.current].index % 32 + o;
+	memcpy(&r, w.slot[from < 32 ? from : from - o], sizeof r);
+	__syncwarp();
+	return r;
+}
+
 static inline unsigned __ballot_sync(unsigned, bool p)
 {
 	uint64_t u = p;
@@ -179,7 +193,7 @@ typedef void *cudaGraphExec_t;
 enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInsufficientDriver = 35, cudaErrorEmulated = 900 };
 enum { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaStreamNonBlocking,
        cudaStreamCaptureModeRelaxed, cudaEventDisableTiming };
-struct cudaDeviceProp { char name[64]; int major, minor; };
+struct cudaDeviceProp { char name[64]; int major, minor, multiProcessorCount; };
 
 template <class T> static inline cudaError_t cudaMalloc(T **p, size_t n)
 {
