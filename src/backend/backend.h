@@ -235,6 +235,7 @@ struct be_numerics {
 
 struct be_options {
 	int threads;			/* 0 = choose */
+	const char *isa;		/* cpu: "scalar", "avx2", ...; NULL or "auto" = the best there is */
 	struct be_numerics numerics;
 };
 

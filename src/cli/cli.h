@@ -24,7 +24,7 @@ struct cli_command {
 
 extern const struct cli_command chat_command, run_command, tokenize_command, render_command, parse_command,
 	logits_command, inspect_command, perplexity_command, pull_command, quantize_command, bench_command, imatrix_command,
-	quality_command, serve_command, kv_command;
+	quality_command, kv_command, serve_command;
 
 /* ------------------------------------------------------------------ signals (signals.c) */
 
@@ -44,7 +44,7 @@ void cli_clear_continued(void);
 
 struct engine_args {
 	const char *model;
-	int backend;			/* index into backend_names */
+	int backend, isa;		/* indices into backend_names, isa_names */
 	int64_t threads, context, chunk, memory;
 };
 

@@ -41,6 +41,7 @@ struct serve_args {
 	int profile;
 	bool thinking_sampling, completions_chat, pad;
 	/* memory on disk */
+	bool kv;
 	const char *kv_dir;
 	int64_t kv_mb, replay_bytes;
 	bool no_replay;
@@ -58,7 +59,7 @@ static const char *const profile_names[] = {"auto", "preview", "0731", NULL};
 static const struct serve_args defaults = {
 	.engine = ENGINE_ARGS_DEFAULT, .port = 8000, .parallel = 16, .tokens = 393216, .connections = 4096, .queue = 256,
 	.body = 64 << 20, .header_seconds = 10, .idle_seconds = 120, .send_seconds = 30, .drain_seconds = 10,
-	.comment_seconds = 5, .model_id = "deepseek-v4-flash", .thinking_sampling = true, .kv_mb = 4096,
+	.comment_seconds = 5, .model_id = "deepseek-v4-flash", .thinking_sampling = true, .kv = true, .kv_mb = 4096,
 };
 
 #define HIDDEN_TEXT(n, field) ARG_TEXT(n, 0, struct serve_args, field, "X", NULL)
@@ -95,7 +96,9 @@ static const struct arg_spec table[] = {
 	ARG_FLAG("nonstream-pad", 0, struct serve_args, pad, "white space keeps answers without a stream open, too"),
 	ARG_TEXT("stub", 0, struct serve_args, stub, "FILE", "answers from a file of JSON lines instead of the model's, to test clients with"),
 	ARG_GROUP("Memory of earlier conversations"),
-	ARG_TEXT("kv-disk-dir", 0, struct serve_args, kv_dir, "DIR", "keep history and answers on disk: conversations go on after a restart"),
+	ARG_FLAG("kv", 0, struct serve_args, kv, "keep history and answers on disk: conversations go on after a restart"),
+	ARG_TEXT("kv-disk-dir", 0, struct serve_args, kv_dir, "DIR", "where (the user's folder for caches, ds4/kv)"),
+	HIDDEN_TEXT("kv-dir", kv_dir),
 	ARG_INT("kv-disk-space-mb", 0, struct serve_args, kv_mb, 0, 1 << 30, "N", "MiB it may take; 0 = no limit"),
 	ARG_INT("replay-memory", 0, struct serve_args, replay_bytes, 0, 0x1p40, "BYTES", "for the exact tokens of earlier answers (256m)"),
 	ARG_FLAG("disable-exact-dsml-tool-replay", 0, struct serve_args, no_replay, "render earlier answers from what the client sends back"),
@@ -295,7 +298,6 @@ static struct server_options options_of(const struct serve_args *a, struct loade
 	o.stub = a->stub;
 	o.replay = !a->no_replay;
 	o.replay_bytes = (uint64_t)a->replay_bytes;
-	o.kv_dir = a->kv_dir;
 	o.kv_bytes = (uint64_t)a->kv_mb << 20;
 	o.load = load;
 	o.load_ctx = l;
@@ -319,6 +321,7 @@ static enum status serve_run(void *options, struct err *err)
 	struct serve_args *a = options;
 	struct loader l = {.options = ENGINE_OPTIONS_DEFAULT, .warm = a->warm, .parallel = (int32_t)a->parallel};
 	struct server_options o = options_of(a, &l);
+	char kv_dir[4000];
 	enum status st;
 
 	TRY(check(a, err));
@@ -327,6 +330,8 @@ static enum status serve_run(void *options, struct err *err)
 	TRY(cli_engine_options(&l.options, &a->engine, NULL, 0, err));
 	if (a->cpu || a->cuda)
 		l.options.backend = a->cpu ? "cpu" : "cuda";
+	if (a->kv && cli_kv_dir(kv_dir, sizeof kv_dir, a->kv_dir))
+		o.kv_dir = kv_dir;
 	raise_descriptors();
 	TRY(server_open(&serving, &o, err));
 	handle_signals();
@@ -338,7 +343,7 @@ static enum status serve_run(void *options, struct err *err)
 
 static const char *const examples[] = {
 	"ds4 serve                                   the API on http://127.0.0.1:8000, for programs of this machine",
-	"ds4 serve -m FILE -c 128k --kv-disk-dir ~/.cache/ds4    conversations go on after a restart",
+	"ds4 serve -m FILE -c 128k --kv-disk-dir /big/ds4        a longer context, history on a large disk",
 	"ds4 serve --host 0.0.0.0 --api-key keys.txt             for other machines: whoever knows a key",
 	"curl http://127.0.0.1:8000/v1/chat/completions -d '{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}'",
 	NULL

@@ -151,7 +151,7 @@ static enum status open_backend(struct engine *e, struct err *err)
 
 	if (!e->opt.threads)
 		e->opt.threads = cpu_count();
-	o = (struct be_options){.threads = e->opt.threads, .numerics = e->opt.numerics};
+	o = (struct be_options){.threads = e->opt.threads, .isa = e->opt.isa, .numerics = e->opt.numerics};
 	if (!any || !try_device(e, &o))
 		TRY(be_open(&e->be, any ? "cpu" : e->opt.backend, &o, err));
 	e->opt.backend = e->be->name;

@@ -18,6 +18,7 @@ struct engine_options {
 	const char *model;		/* path of a GGUF file */
 	const char *backend;		/* "ref", "cpu", "cuda"; NULL or "auto" = the fastest that has room for the model */
 	int threads;			/* 0 = choose */
+	const char *isa;		/* instruction set of cpu: see struct be_options */
 	int32_t context;		/* tokens of one timeline; 0 = min(model's, 32768) */
 	int32_t timelines;		/* how many at once; 0 = 1 */
 	int32_t chunk;			/* rows of a prefill step; 0 = choose */

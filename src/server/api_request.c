@@ -6,6 +6,7 @@
  *         "none", which wins over the model's name (deepseek-chat: off).
  *       - While thinking the hosted API ignores sampling parameters; so does parse_end(), unless the server was told
  *         otherwise.  They are checked all the same. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,7 +31,6 @@ bool parsing_begin(struct parsing *p, json_t *body, const struct dialect_env *en
 		.temperature = 1, .top_p = 1, .min_p = 0.05f, .seed = env->seed};
 	q->turn.thinking = THINKING_ON;
 	q->turn.effort = EFFORT_HIGH;
-	q->turn.max_tokens = API_MAX_TOKENS;
 	q->body = json_incref(body);
 	if (!get_text(&p->body, "model", &model) || !get_bool(&p->body, "stream", &q->stream))
 		return false;
@@ -83,7 +83,7 @@ bool parse_sampling(struct parsing *p)
 
 	if (!get_number(&p->body, "temperature", 0, 2, &t) || !field_number(&top_p, 0, 1, &P) ||
 	    !get_int(&p->body, "top_k", -1, INT64_MAX, &k) || !get_number(&p->body, "min_p", 0, 1, &m) ||
-	    !field_number(&seed, -1e300, 1e300, &n))
+	    !field_number(&seed, -HUGE_VAL, HUGE_VAL, &n))
 		return false;
 	if (P == 0)
 		return field_fail(&top_p, "expected a number above 0 and up to 1, found 0");
@@ -100,11 +100,13 @@ bool parse_sampling(struct parsing *p)
 
 bool parse_max_tokens(struct parsing *p, const char *key, int lowest)
 {
-	int64_t n = p->q->turn.max_tokens;
+	int64_t n = -1, had = p->q->turn.max_tokens;
 
 	if (!get_int(&p->body, key, lowest, INT64_MAX, &n))
 		return false;
-	if (n < p->q->turn.max_tokens)
+	if (n > API_MAX_TOKENS)
+		n = API_MAX_TOKENS;
+	if (n >= 0 && (had < 0 || n < had))
 		p->q->turn.max_tokens = (int32_t)n;
 	return true;
 }

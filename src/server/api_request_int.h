@@ -4,7 +4,7 @@
 
 #include "server/api_field_int.h"
 
-#define API_MAX_TOKENS 393216	/* default and upper limit of an answer: docs/api.md */
+#define API_MAX_TOKENS 393216	/* upper limit of an answer: docs/api.md */
 #define API_MAX_STOP 16
 
 /* A request while it is read: what only the end can decide. */
@@ -32,7 +32,7 @@ bool parsing_no_memory(struct parsing *p);	/* fills the error; false */
 
 /* temperature, top_p, top_k, min_p, seed */
 bool parse_sampling(struct parsing *p);
-/* The smaller one of those given; lowest: 1, or 0 where only reading makes sense. */
+/* The smaller one of those given, -1 when none is; lowest: 1, or 0 where only reading makes sense. */
 bool parse_max_tokens(struct parsing *p, const char *key, int lowest);
 bool parse_stop(struct parsing *p, const char *key);
 /* thinking (object or bool), think, chat_template_kwargs; f's values win over what came before. */
@@ -69,8 +69,8 @@ void say_call(struct parsing *p, struct message *m, struct slice id, const char 
 /* Checks the last message, hands the conversation to q. */
 bool say_end(struct parsing *p, const struct field *messages);
 
-/* Content: a string, null, or an array of parts.  Text parts (of a type in texts, which is a list of names that ends
- * with NULL) are joined by `between`, others leave "[Unsupported TYPE]". */
+/* Content: a string, null, or an array of parts, joined by `between`.  Parts that are no text leave
+ * "[Unsupported TYPE]". */
 bool read_parts(const struct field *f, const char *between, struct buf *out);
 /* One part; false with an error. */
 bool read_part(const struct field *part, struct buf *out);

@@ -148,12 +148,14 @@ static size_t escape_length(const char *p, size_t n)
 static void add_escape(struct said_call *c, const char *p, size_t n)
 {
 	struct buf quoted = BUF_CAP(64);
+	struct err err = {0};
 	json_t *v;
 
 	buf_byte(&quoted, '"');
 	buf_add(&quoted, p, n);
 	buf_byte(&quoted, '"');
-	v = json_parse(buf_cstr(&quoted), quoted.len, NULL);
+	v = json_parse(buf_cstr(&quoted), quoted.len, &err);
+	c->input.failed |= !buf_ok(&quoted) || err.code == ERR_MEMORY;
 	if (v)
 		buf_add(&c->input, json_string_value(v), json_string_length(v));
 	json_decref(v);
@@ -190,10 +192,12 @@ static void read_inside(struct said_call *c, bool end)
 /* The text of arguments that are not of the usual shape. */
 static void read_whole(struct said_call *c)
 {
-	json_t *v = json_parse(buf_cstr(&c->arguments), c->arguments.len, NULL);
+	struct err err = {0};
+	json_t *v = json_parse(buf_cstr(&c->arguments), c->arguments.len, &err);
 	size_t n = 0;
 	const char *p = json_get_text(v, "input", &n);
 
+	c->input.failed |= err.code == ERR_MEMORY;
 	if (p)
 		buf_add(&c->input, p, n);
 	else if (json_object_size(v) || !v)
@@ -217,8 +221,10 @@ void call_read_input(struct said_call *c, bool end)
 
 void js_arguments(struct buf *out, const char *key, const struct said_call *c)
 {
-	json_t *v = json_parse(buf_cstr(&c->arguments), c->arguments.len, NULL);
+	struct err err = {0};
+	json_t *v = json_parse(buf_cstr(&c->arguments), c->arguments.len, &err);
 
+	out->failed |= err.code == ERR_MEMORY;
 	if (json_is_object(v))
 		js_raw(out, key, c->arguments.data, c->arguments.len);
 	else

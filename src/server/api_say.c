@@ -11,7 +11,7 @@
 
 bool say_begin(struct parsing *p)
 {
-	bool tools = json_array_size(p->q->tools) && p->q->turn.tool_choice != TOOL_CHOICE_NONE;
+	bool tools = json_array_size(p->q->tools) > 0;	/* with tool_choice none, turn.h hides them */
 	struct message *m;
 
 	if (p->begun)

@@ -64,7 +64,7 @@ const char *call_name(const struct said_call *c);
 bool call_is(const struct said_call *c, enum api_tool_kind kind);
 
 /* Looks at new bytes of the arguments of a custom tool's call; c->input has what is known of its text.  end: no more
- * will come; arguments that are not {"input": "..."} are the text then. */
+ * will come; arguments that are not {"input": "..."} are the text then.  Without memory c->input fails. */
 void call_read_input(struct said_call *c, bool end);
 /* The arguments if they are an object, else "{}": for places that must hold JSON. */
 void js_arguments(struct buf *out, const char *key, const struct said_call *c);

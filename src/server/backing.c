@@ -4,10 +4,12 @@
  *   - The disk cache belongs to the engine's thread: it is attached before that thread starts and flushed after it has
  *     ended.
  *   - Turns borrow all of this: it is closed when the last generation has gone. */
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
+#include "kvstore/kvstore.h"
 #include "server/server_int.h"
 
 static void warn(void *ctx, const char *text)
@@ -17,12 +19,32 @@ static void warn(void *ctx, const char *text)
 	log_line(s->log, "warning: %s", text);
 }
 
+/* History and answers on disk stand in one folder, which the store makes. */
+static enum status open_disk(struct server *s, struct err *err)
+{
+	struct kvstore_options o = {.dir = s->o.kv_dir, .budget = s->o.kv_bytes, .warn = warn, .warn_ctx = s};
+
+	if (!s->o.kv_dir)
+		return OK;
+	s->progress.phase = "opening the disk cache";
+	TRY(kvstore_open(&s->kvstore, &o, err));
+	return kvstore_attach(s->kvstore, s->engine->tree, &s->engine->pool, engine_fingerprint(s->engine), err);
+}
+
 static enum status open_replay(struct server *s, struct err *err)
 {
-	struct replay_options o = {.path = s->o.replay_path, .max_bytes = s->o.replay_bytes,
-				   .tokenizer = s->engine->tokenizer, .warn = warn, .ctx = s};
+	struct replay_options o = {.max_bytes = s->o.replay_bytes, .tokenizer = s->engine->tokenizer, .warn = warn,
+				   .ctx = s};
+	char path[PATH_MAX];
 
-	return s->o.replay ? replay_open(&s->replay, &o, err) : OK;
+	if (!s->o.replay)
+		return OK;
+	if (s->o.kv_dir) {
+		snprintf(path, sizeof path, "%s/replay-%016llx", s->o.kv_dir,
+			 (unsigned long long)replay_vocabulary(s->engine->tokenizer));
+		o.path = path;
+	}
+	return replay_open(&s->replay, &o, err);
 }
 
 static void fill_env(struct server *s)
@@ -45,6 +67,7 @@ enum status backing_open(struct server *s, struct err *err)
 	TRY(s->o.load(s->o.load_ctx, &s->engine, &s->progress, err));
 	s->progress.phase = "preparing";
 	TRY(turn_tables_new(&s->tables, s->engine->tokenizer, err));
+	TRY(open_disk(s, err));
 	TRY(open_replay(s, err));
 	if (s->o.stub)
 		TRY(stub_open(&s->stub, s->o.stub, err));
@@ -56,8 +79,14 @@ enum status backing_open(struct server *s, struct err *err)
 
 void backing_save(struct server *s)
 {
+	struct err err = {0};
+
 	worker_close(s->worker);
 	s->worker = NULL;
+	if (s->kvstore && kvstore_flush(s->kvstore, &err) != OK)
+		log_line(s->log, "warning: %s", err.msg);
+	kvstore_close(s->kvstore);
+	s->kvstore = NULL;
 	replay_close(s->replay);
 	s->replay = NULL;
 }

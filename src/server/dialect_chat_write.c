@@ -174,6 +174,7 @@ static void stream_arguments(struct writer *w, const struct turn_event *ev, bool
 	}
 	had = c->input.len;
 	call_read_input(c, end);
+	out->failed |= !buf_ok(&c->input);
 	stream_fragment(w, c, buf_cstr(&c->input) + had, c->input.len - had, out);
 }
 
@@ -249,6 +250,7 @@ static void whole_call(struct said_call *c, struct buf *out)
 	js_str(out, "name", call_name(c));
 	if (custom) {
 		call_read_input(c, true);
+		out->failed |= !buf_ok(&c->input);
 		js_text(out, "input", c->input.data, c->input.len);
 	} else {
 		js_text(out, "arguments", c->arguments.data, c->arguments.len);

@@ -122,12 +122,16 @@ static bool make_raw(struct parsing *p, const struct prompt *prompt)
 	struct token_list ids = {.id = NULL}, *raw = &p->q->raw;
 	struct slice suffix = {.p = NULL};
 	bool special = true, ok;
+	size_t n;
 
 	ok = get_bool(&p->body, "parse_special", &special) && field_text(&suffix_field, &suffix) &&
-	     add_prompt(p, prompt, special, &ids) && (!p->q->echo || keep_echo(p, prompt, &ids)) &&
-	     (!suffix.n || fill_in_the_middle(p, &suffix_field, suffix, &ids));
+	     add_prompt(p, prompt, special, &ids) && (!p->q->echo || keep_echo(p, prompt, &ids));
+	n = ids.n;
+	ok = ok && (!suffix.n || fill_in_the_middle(p, &suffix_field, suffix, &ids));
 	if (ok && (!ids.n || ids.id[0] != bos))
 		token_push(raw, bos);
+	p->q->echo_at = raw->n + (suffix.n > 0);
+	p->q->n_echo_ids = n;
 	if (ok)
 		token_append(raw, ids.id, ids.n);
 	ok = ok && ((!ids.failed && !raw->failed) || parsing_no_memory(p));
@@ -169,12 +173,13 @@ static bool read_all(struct parsing *p)
 	struct prompt prompt = {.text = {.p = NULL}};
 
 	p->q->turn.thinking = THINKING_OFF;
-	if (!max_tokens.v && !p->env->completions_chat)
-		p->q->turn.max_tokens = DEFAULT_TOKENS;
 	if (!read_prompt(p, &f, &prompt) || !parse_sampling(p) || !parse_max_tokens(p, "max_tokens", 0) ||
 	    !parse_stop(p, "stop") || !parse_stream_options(p) || !read_logprobs(p) ||
 	    !get_bool(&p->body, "echo", &p->q->echo))
 		return false;
+	p->q->turn.prompt_logprobs = p->q->echo && p->q->logprobs;
+	if (!max_tokens.v && !p->env->completions_chat)
+		p->q->turn.max_tokens = DEFAULT_TOKENS;
 	return (p->env->completions_chat ? make_chat(p, &f, &prompt) : make_raw(p, &prompt)) && parse_refused(p);
 }
 

@@ -76,6 +76,7 @@ static void add_top(struct lists *l, const struct tokenizer *t, const struct tur
 
 		*name = (struct buf)BUF_CAP(BUF_MAX);
 		token_shown(t, own ? p->token : p->top[i].token, name);
+		l->top.failed |= !buf_ok(name);
 		for (int k = 0; k < n; k++)
 			known |= strcmp(buf_cstr(&names[k]), buf_cstr(name)) == 0;
 		if (known) {
@@ -131,15 +132,12 @@ static void keep_prompt(struct writer *w, const struct turn_event *ev, struct bu
 	}
 }
 
-/* The tokens of an echoed prompt; one that was only put in front is not part of the text. */
+/* The tokens of an echoed prompt, without those that were put around it. */
 static void add_prompt_tokens(struct writer *w)
 {
 	const struct api_request *q = w->b.q;
-	size_t skip = q->raw.n && q->raw.id[0] == tokenizer_special(w->b.env->tokenizer, SPECIAL_BOS);
 
-	if (skip && strncmp(q->echo_text, special_text(SPECIAL_BOS), strlen(special_text(SPECIAL_BOS))) == 0)
-		skip = 0;
-	for (size_t i = skip; i < q->raw.n; i++)
+	for (size_t i = q->echo_at; i < q->echo_at + q->n_echo_ids; i++)
 		add_token(&w->lists, w->b.env->tokenizer, q->raw.id[i],
 			  i && i - 1 < w->n_prompt ? &w->prompt[i - 1] : NULL);
 }

@@ -88,17 +88,13 @@ static bool read_result(struct reader *r, const struct field *block)
 	struct field id_field = field_get(block, "tool_use_id"), content = field_get(block, "content");
 	struct slice id = {.p = NULL};
 	struct buf b = BUF_CAP(BUF_MAX);
-	char *copy;
 	bool ok;
 
 	if (!field_text(&id_field, &id))
 		return false;
 	if (!id.p)
 		return field_missing(&id_field);
-	copy = slice_copy(id);
-	ok = copy && json_object_get(r->calls, copy);
-	mem_free(copy);
-	if (!ok) {
+	if (!json_object_getn(r->calls, id.p, id.n)) {
 		api_error_set(r->p.body.e, 400, "messages", NULL,
 			      "Anthropic continuation state is not available for tool_use_id %.*s; retry by replaying "
 			      "the full messages history", slice_shown(id), id.p);
@@ -122,9 +118,9 @@ static bool block_type(const struct field *block, struct slice *type)
 static bool read_user(struct reader *r, const struct field *content)
 {
 	struct buf text = BUF_CAP(BUF_MAX);
-	bool any = false, ok = true;
+	bool any = false, ok = say_begin(&r->p);	/* breakpoints count it */
 
-	if (!json_is_array(content->v)) {
+	if (ok && !json_is_array(content->v)) {
 		ok = read_parts(content, "", &text) && flush_text(r, &text, true);
 		buf_clear(&text);
 		return ok;
@@ -158,7 +154,6 @@ static bool read_call(struct reader *r, struct message *m, const struct field *b
 	struct field input = field_get(block, "input");
 	struct slice name = {.p = NULL}, id = {.p = NULL};
 	struct buf b = BUF_CAP(BUF_MAX);
-	char *copy;
 	bool ok;
 
 	if (!field_text(&name_field, &name) || !field_text(&id_field, &id) || !field_object(&input))
@@ -171,11 +166,9 @@ static bool read_call(struct reader *r, struct message *m, const struct field *b
 		json_write_python(&b, input.v);
 	else
 		buf_str(&b, "{}");
-	copy = slice_copy(id);
-	ok = copy && buf_ok(&b) && json_object_set_new_nocheck(r->calls, copy, json_true()) == 0;
+	ok = buf_ok(&b) && json_object_setn_new_nocheck(r->calls, id.p, id.n, json_true()) == 0;
 	if (ok)
 		say_call(&r->p, m, id, name.p, b.data, b.len);
-	mem_free(copy);
 	buf_clear(&b);
 	return ok || parsing_no_memory(&r->p);
 }
@@ -308,7 +301,7 @@ static int32_t count_written(const struct reader *r)
 	if (chat_render_ids(&part, &o, p->env->tokenizer, &ids, NULL) != OK || ids.n > INT32_MAX)
 		ids.n = 0;
 	n = (int32_t)ids.n;
-	if (n > 2 && part.messages[part.n - 1].role != ROLE_ASSISTANT)
+	if (n > 2 && (part.messages[part.n - 1].role == ROLE_USER || part.messages[part.n - 1].role == ROLE_TOOL))
 		n -= 2;	/* the transition to an answer does not stand there yet */
 	token_list_clear(&ids);
 	return n;
@@ -363,6 +356,7 @@ const struct dialect dialect_messages = {
 	.name = "messages",
 	.path = "/v1/messages",
 	.input = "messages",
+	.format = "output_config.format",
 	.request_id = "request-id",
 	.busy = 529,
 	.parse = messages_parse,

@@ -152,7 +152,7 @@ static bool read_call(struct reader *r, struct message *m, const struct field *i
 	struct field name_field = field_get(item, "name");
 	struct slice name = {.p = NULL}, space = {.p = NULL}, id = {.p = NULL};
 	struct buf arguments = BUF_CAP(BUF_MAX);
-	char *prompt_name, *id_copy;
+	char *prompt_name;
 	bool ok;
 
 	if (!field_text(&name_field, &name) || !get_text(item, "namespace", &space) || !call_id_of(item, &id))
@@ -168,13 +168,11 @@ static bool read_call(struct reader *r, struct message *m, const struct field *i
 		return false;
 	}
 	prompt_name = tool_prompt_name(space, name);
-	id_copy = slice_copy(id);
-	ok = prompt_name && id_copy && buf_ok(&arguments) &&
-	     json_object_set_new_nocheck(r->calls, id_copy, json_true()) == 0;
+	ok = prompt_name && buf_ok(&arguments) &&
+	     json_object_setn_new_nocheck(r->calls, id.p, id.n, json_true()) == 0;
 	if (ok)
 		say_call(&r->p, m, id, prompt_name, arguments.data, arguments.len);
 	mem_free(prompt_name);
-	mem_free(id_copy);
 	buf_clear(&arguments);
 	return ok || parsing_no_memory(&r->p);
 }
@@ -275,15 +273,11 @@ static bool read_result(struct reader *r, const struct field *item)
 	struct field output = field_get(item, "output");
 	struct slice id = {.p = NULL};
 	struct buf b = BUF_CAP(BUF_MAX);
-	char *copy;
-	bool known, ok = true;
+	bool ok = true;
 
 	if (!call_id_of(item, &id))
 		return false;
-	copy = slice_copy(id);
-	known = copy && json_object_get(r->calls, copy);
-	mem_free(copy);
-	if (!known) {
+	if (!json_object_getn(r->calls, id.p, id.n)) {
 		api_error_set(r->p.body.e, 400, "input", NULL,
 			      "Responses continuation state is not available for call_id %.*s; retry by replaying the "
 			      "full input history", slice_shown(id), id.p);
@@ -446,6 +440,7 @@ const struct dialect dialect_responses = {
 	.name = "responses",
 	.path = "/v1/responses",
 	.input = "input",
+	.format = "text.format",
 	.request_id = "x-request-id",
 	.busy = 503,
 	.parse = responses_parse,

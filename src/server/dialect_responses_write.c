@@ -399,6 +399,7 @@ static void emit_input(struct writer *w, bool end, struct buf *out)
 	size_t had = c->input.len;
 
 	call_read_input(c, end);
+	out->failed |= !buf_ok(&c->input);
 	if (c->input.len > had)
 		emit_text(w, "response.custom_tool_call_input.delta", NULL, "delta", c->input.data + had,
 			  c->input.len - had, out);

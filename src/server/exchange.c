@@ -109,6 +109,11 @@ void exchange_end(struct exchange *x)
 	conn_answered(x->conn);
 }
 
+void exchange_cut(struct exchange *x)
+{
+	conn_drop(x->conn);
+}
+
 size_t exchange_unsent(const struct exchange *x)
 {
 	return evbuffer_get_length(bufferevent_get_output(x->conn->bev));

@@ -46,7 +46,8 @@ struct generation {
 	struct dialect_env env;
 	struct api_request q;
 	struct api_error e;
-	struct token_list script;
+	struct stub_answer script;
+	int pieces;			/* of the answer so far */
 	struct turn *turn;
 	struct writer *w;
 	struct event *timer;
@@ -138,7 +139,7 @@ static void generation_end(struct generation *a, int status)
 	turn_close(a->turn);
 	a->d->close(a->w);
 	api_request_clear(&a->q);
-	token_list_clear(&a->script);
+	token_list_clear(&a->script.ids);
 	buf_clear(&a->body);
 	buf_clear(&a->out);
 	http_body_freed(s->http, a->body_bytes);
@@ -189,6 +190,7 @@ static void note_piece(struct generation *a)
 	double now = clock_seconds();
 
 	a->state = GENERATION_GENERATING;
+	a->pieces++;
 	if (!a->first_at) {
 		a->first_at = now;
 		histogram_add(&m->first_token, now - a->since);
@@ -286,6 +288,8 @@ static void read_turn(struct generation *a)
 	} else if (a->streaming && a->out.len && buf_ok(&a->out)) {
 		exchange_write(a->x, a->out.data, a->out.len);
 		buf_cut(&a->out, 0);
+		if (a->script.cut && a->pieces >= a->script.cut)
+			exchange_cut(a->x);
 	}
 }
 
@@ -379,8 +383,12 @@ static bool open_turn(struct generation *a)
 			api_error_set(&a->e, 400, NULL, NULL, "%s", err.msg);
 			return false;
 		}
-		a->q.turn.script = a->script.id;
-		a->q.turn.n_script = (int32_t)a->script.n;
+		if (a->script.busy) {
+			api_error_busy(&a->e, a->d, 1);
+			return false;
+		}
+		a->q.turn.script = a->script.ids.id;
+		a->q.turn.n_script = (int32_t)a->script.ids.n;
 	}
 	if (a->q.turn.max_tokens < 0 && a->s->o.max_tokens > 0)
 		a->q.turn.max_tokens = a->s->o.max_tokens;

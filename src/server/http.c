@@ -19,7 +19,10 @@
 
 #include "base/mem.h"
 
-enum { REFUSED_IN_WORDS = 64 };
+enum {
+	REFUSED_IN_WORDS = 64,
+	SEND_BUFFER = 256 << 10		/* else the system keeps megabytes for a client that does not read */
+};
 
 static void accept_again(evutil_socket_t fd, short what, void *ctx)
 {
@@ -64,6 +67,7 @@ static void accepted(struct evconnlistener *l, evutil_socket_t fd, struct sockad
 		return;
 	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){SEND_BUFFER}, sizeof(int));
 	peer_name(peer, sizeof peer, a);
 	conn_open(h, fd, peer);
 }

@@ -91,6 +91,9 @@ void exchange_begin(struct exchange *x, int status, const char *type);
 void exchange_write(struct exchange *x, const void *p, size_t n);
 void exchange_end(struct exchange *x);
 
+/* Ends the connection in the middle: gone() is called, x is no more. */
+void exchange_cut(struct exchange *x);
+
 size_t exchange_unsent(const struct exchange *x);
 
 /* The connection closes behind this answer. */

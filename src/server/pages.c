@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "kvstore/kvstore.h"
 #include "server/server_int.h"
 
 #define CREATED 1767225600	/* 2026-01-01 */
@@ -71,6 +72,7 @@ void page_metrics(struct server *s, struct exchange *x)
 	struct metrics_now now = {.version = s->o.version, .model = s->o.model_id};
 	struct worker_stats w;
 	struct replay_stats r;
+	struct kvstore_stats k;
 	struct buf b = BUF_CAP(1 << 20);
 	int all = generations_count(s, &now.parsing, &now.queued);
 
@@ -87,6 +89,13 @@ void page_metrics(struct server *s, struct exchange *x)
 		now.replay_bytes = r.bytes;
 		now.replay_hits = r.hits;
 		now.replay_misses = r.misses + r.changed;
+	}
+	if (s->kvstore && s->state != SERVER_LOADING) {
+		kvstore_stats(s->kvstore, &k);
+		now.has_disk = true;
+		now.disk_bytes = k.bytes;
+		now.disk_budget = k.budget;
+		now.disk_errors = k.errors + k.damaged;
 	}
 	metrics_write(&s->metrics, &now, &b);
 	exchange_reply(x, 200, "text/plain; version=0.0.4; charset=utf-8", buf_cstr(&b), b.len);

@@ -229,8 +229,10 @@ void server_close(struct server *s)
 		event_free(s->signal_event);
 	if (s->drain_timer)
 		event_free(s->drain_timer);
-	if (s->base)
+	if (s->base) {
+		event_base_loop(s->base, EVLOOP_NONBLOCK);	/* libevent lets go of connections in the loop */
 		event_base_free(s->base);
+	}
 	for (int i = 0; i < 2; i++)
 		if (s->signal_pipe[i] >= 0)
 			close(s->signal_pipe[i]);

@@ -44,9 +44,8 @@ struct server_options {
 	int profile;			/* enum profile, or -1: by the model's name */
 	const char *stub;		/* scripted answers (stub.h); NULL = none */
 	bool replay;			/* exact replay of earlier answers */
-	const char *replay_path;	/* file; NULL = memory only */
 	uint64_t replay_bytes;		/* 0 = its default */
-	const char *kv_dir;		/* disk cache; NULL = none */
+	const char *kv_dir;		/* history and answers on disk; NULL = in memory only */
 	uint64_t kv_bytes;
 	/* Called on a thread of its own. */
 	enum status (*load)(void *ctx, struct engine **out, struct server_progress *p, struct err *err);

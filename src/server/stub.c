@@ -128,6 +128,10 @@ static enum status render(const json_t *record, const struct tokenizer *t, enum 
 	json_t *message = json_copy((json_t *)record), *list = json_array();
 	enum status st;
 
+	json_object_del(message, "tools");
+	json_object_del(message, "if");
+	json_object_del(message, "busy");
+	json_object_del(message, "cut");
 	json_object_set_new(message, "role", json_string("assistant"));
 	json_array_append_new(list, message);
 	if (c)
@@ -144,7 +148,7 @@ static enum status render(const json_t *record, const struct tokenizer *t, enum 
 }
 
 enum status stub_next(struct stub *s, const struct tokenizer *t, const struct api_request *q, const char *text, size_t n,
-		      struct token_list *out, struct err *err)
+		      struct stub_answer *out, struct err *err)
 {
 	const json_t *record = choose(s, q, text, n);
 	size_t n_raw = 0;
@@ -152,8 +156,10 @@ enum status stub_next(struct stub *s, const struct tokenizer *t, const struct ap
 
 	if (!record)
 		return err_set(err, ERR_NOT_FOUND, "%s: no scripted answer fits this request", s->path);
+	out->busy = json_is_true(json_object_get(record, "busy"));
+	out->cut = (int)json_integer_value(json_object_get(record, "cut"));
 	if (!raw)
-		return render(record, t, q->turn.thinking, out, err);
-	token_encode_control(t, raw, n_raw, out);
-	return out->failed ? err_set(err, ERR_MEMORY, "no memory for a scripted answer") : OK;
+		return render(record, t, q->turn.thinking, &out->ids, err);
+	token_encode_control(t, raw, n_raw, &out->ids);
+	return out->ids.failed ? err_set(err, ERR_MEMORY, "no memory for a scripted answer") : OK;
 }

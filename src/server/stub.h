@@ -7,7 +7,8 @@
  * (reasoning is left out when the request does not think), or "raw": text in which control tokens are recognised, for
  * answers that no well-behaved model would give.  "if" (a text that the request's body must contain) and "tools"
  * (true or false: it must declare some, or none) choose; of the lines that fit the first unused one is taken, and when
- * all are used they start again.  "#" begins a comment line.
+ * all are used they start again.  Two lines play a server in trouble: {"busy": true} refuses the request, and "cut": N in
+ * an answer ends the connection after N pieces of a stream.  "#" begins a comment line.
  * Thread: any. */
 #ifndef DS4_SERVER_STUB_H
 #define DS4_SERVER_STUB_H
@@ -19,8 +20,14 @@ struct stub;
 enum status stub_open(struct stub **out, const char *path, struct err *err);
 void stub_close(struct stub *s);
 
-/* Appends the tokens of the next answer to this request, whose body is text [n].  ERR_NOT_FOUND: no line fits. */
+struct stub_answer {
+	struct token_list ids;
+	bool busy;
+	int cut;			/* 0 = not */
+};
+
+/* The next answer to this request, whose body is text [n], into *out (zeroed).  ERR_NOT_FOUND: no line fits. */
 enum status stub_next(struct stub *s, const struct tokenizer *t, const struct api_request *q, const char *text, size_t n,
-		      struct token_list *out, struct err *err);
+		      struct stub_answer *out, struct err *err);
 
 #endif

@@ -49,11 +49,11 @@ build() {
 		"$NVCC" -std=c++20 -O3 -gencode="arch=compute_$ARCH,code=sm_$ARCH" $wgmma -lineinfo -Isrc -Xcompiler -fPIC -c -o "$o" "$f" &
 	done
 	for f in src/base/*.c src/quant/*.c src/gguf/*.c src/backend/*.c src/backend/cpu/*.c src/backend/ref/*.c \
-		src/backend/cuda/*.c src/model/*.c tests/support/kit.c tests/support/model_kit.c tests/support/golden.c tests/support/tiny_model.c \
+		src/backend/cuda/*.c src/backend/metal/*.c src/model/*.c tests/support/kit.c tests/support/model_kit.c tests/support/golden.c tests/support/tiny_model.c \
 		tests/device/stub/stub.c tests/device/*.c \
 		tests/parity/*.c tests/golden/invariants_test.c; do
 		case $f in
-		*json*|*_neon.c|*_dotprod.c|*_i8mm.c) continue ;;
+		*json*|src/base/hash.c|*_neon.c|*_dotprod.c|*_i8mm.c) continue ;;
 		*_avx2.c) isa="-mavx2 -mfma -mf16c" ;;
 		*_avx512.c) isa="-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mgfni -mf16c -mfma" ;;
 		*_amx.c) isa="-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mgfni -mf16c -mfma -mamx-tile -mamx-int8 -mamx-bf16" ;;

@@ -24,6 +24,12 @@ bool k_attend_many(struct eng *e, const struct attending *a, int32_t n_rows);
 
 #ifdef __CUDACC__
 
+/* Divisions by a ratio (4 or 128) as shifts: their code would be half of a short kernel. */
+static __device__ inline int ratio_log(int r)
+{
+	return r == 4 ? 2 : 7;
+}
+
 struct seen {		/* the rows a token sees: window first, then compressed, ascending */
 	int first, window, n;
 	bool all;
@@ -32,7 +38,7 @@ struct seen {		/* the rows a token sees: window first, then compressed, ascendin
 static __device__ inline struct seen rows_seen(const struct attending &a, int pos)
 {
 	struct seen o;
-	int visible = geom_visible(pos, a.l.ratio);
+	int visible = a.l.ratio ? (pos + 1) >> ratio_log(a.l.ratio) : 0;
 
 	o.all = !a.pick || visible <= a.top_k;
 	o.first = geom_window_first(pos, a.l.window);
@@ -60,7 +66,7 @@ static __device__ inline struct packed packed_row(const struct attending &a, con
 		if (p < sp.pos0) {
 			base = tl.tail + a.l.tail_ring;
 			count = a.l.window;
-			at = geom_ring_slot(p, a.l.window);
+			at = (a.l.window & (a.l.window - 1)) == 0 ? p & (a.l.window - 1) : p % a.l.window;
 		} else {
 			base = a.fresh;
 			count = a.fresh_rows;
@@ -69,9 +75,11 @@ static __device__ inline struct packed packed_row(const struct attending &a, con
 	} else {
 		int c = o.all ? i - o.window : a.pick[(size_t)t * a.top_k + i - o.window];
 
-		base = s.block[tl.first + geom_row_block(c, a.l.ratio)] + a.l.block_rows;
-		count = geom_rows_per_block(a.l.ratio);
-		at = geom_row_in_block(c, a.l.ratio);
+		const int shift = 7 - ratio_log(a.l.ratio);
+
+		base = s.block[tl.first + (c >> shift)] + a.l.block_rows;
+		count = 1 << shift;
+		at = c & (count - 1);
 	}
 	r.plain = base + (size_t)at * GEOM_PLAIN;
 	r.rot = base + (size_t)count * GEOM_PLAIN + (size_t)at * GEOM_ROT * 2;
@@ -200,9 +208,11 @@ static __device__ inline void copy_part(uint8_t *to, const uint8_t *from, int to
 	to += (size_t)to_i * bytes;
 	from += (size_t)from_i * bytes;
 	if (unit == 4)
+#pragma unroll 1
 		for (int i = threadIdx.x; i < bytes / 4; i += blockDim.x)
 			((uint32_t *)to)[i] = ((const uint32_t *)from)[i];
 	else
+#pragma unroll 1
 		for (int i = threadIdx.x; i < bytes; i += blockDim.x)
 			to[i] = from[i];
 }
@@ -236,18 +246,19 @@ struct pooling {
 
 /* Where the projections of a token are: in this step, or in the frontier. */
 static __device__ inline void token_at(const struct pooling &o, const struct span &sp, const float *front, int p, int c, float *kv,
-				float *score)
+				       float *score)
 {
-	int r = o.l.ratio, slots = geom_frontier_slots(r), slot;
+	const int r = o.l.ratio, in = p & (r - 1), slots = r == 4 ? 8 : r;
 
 	if (p >= sp.pos0) {
 		size_t at = (size_t)(sp.row0 + p - sp.pos0) * o.pw + c;
 
 		*kv = o.kv[at];
-		*score = o.score[at] + weight_at(o.ape, (size_t)(p % r) * o.pw + c);
+		*score = o.score[at] + weight_at(o.ape, in * o.pw + c);
 		return;
 	}
-	slot = r == 4 && p / 4 < sp.pos0 / 4 ? p % 4 : geom_frontier_slot(p, r);
+	const int slot = r == 4 ? p >> 2 < sp.pos0 >> 2 ? in : 4 + in : in;
+
 	*kv = front[(size_t)slot * o.pw + c];
 	*score = front[(size_t)(slots + slot) * o.pw + c];
 }
@@ -274,15 +285,18 @@ static __device__ inline float pool_channel(const struct pooling &o, const struc
 	const int items = o.l.ratio == 4 ? 8 : o.l.ratio, skip = o.l.ratio == 4 && n == 0 ? 4 : 0;
 	float top = -INFINITY, sum = 0, mean = 0, kv[8], score[8];
 
+#pragma unroll 1
 	for (int i0 = 0; i0 < items; i0 += 8) {
+		float best = top, f;
+
 		pool_load(o, sp, front, n, c, i0, skip, kv, score);
 #pragma unroll
 		for (int i = 0; i < 8; i++)
-			top = fmaxf(top, score[i]);
-	}
-	for (int i0 = 0; i0 < items; i0 += 8) {
-		if (items > 8)
-			pool_load(o, sp, front, n, c, i0, skip, kv, score);
+			best = fmaxf(best, score[i]);
+		f = top == best ? 1 : expf(top - best);
+		sum *= f;
+		mean *= f;
+		top = best;
 #pragma unroll
 		for (int i = 0; i < 8; i++) {
 			float w = i >= skip ? expf(score[i] - top) : 0;
@@ -317,17 +331,17 @@ static __device__ inline void move_frontier1(const struct dstep &s, const struct
 			old[i] = front[(4 + i) * step];
 			old[3 + i] = front[(slots + 4 + i) * step];
 		}
-	score.x += weight_at(o.ape, (size_t)(p % r) * o.pw + c);
-	score.y += weight_at(o.ape, (size_t)(p % r) * o.pw + c + 1);
-	score.z += weight_at(o.ape, (size_t)(p % r) * o.pw + c + 2);
-	score.w += weight_at(o.ape, (size_t)(p % r) * o.pw + c + 3);
+	score.x += weight_at(o.ape, (p & (r - 1)) * o.pw + c);
+	score.y += weight_at(o.ape, (p & (r - 1)) * o.pw + c + 1);
+	score.z += weight_at(o.ape, (p & (r - 1)) * o.pw + c + 2);
+	score.w += weight_at(o.ape, (p & (r - 1)) * o.pw + c + 3);
 #pragma unroll
 	for (int i = 0; i < 3; i++)
 		if (ends) {
 			front[i * step] = old[i];
 			front[(slots + i) * step] = old[3 + i];
 		}
-	const int to = ends ? 3 : geom_frontier_slot(p, r);
+	const int to = ends ? 3 : r == 4 ? 4 + (p & 3) : p & 127;
 
 	front[to * step] = kv;
 	front[(slots + to) * step] = score;
@@ -341,30 +355,32 @@ struct pool_room {
 static __device__ inline void pool_row(const struct dstep &s, const struct pooling &o, int t, struct pool_room *room)
 {
 	float *x = room->x, sum = 0, scale;
-	const int r = o.l.ratio, n = s.row[t].pos / r;
+	const int r = o.l.ratio, n = s.row[t].pos >> ratio_log(r), shift = 7 - ratio_log(r);
 	const struct span sp = s.span[s.row_span[t]];
 	const struct dtimeline tl = s.timeline[sp.timeline];
 	uint8_t *block;
 
+#pragma unroll 1
 	for (int c = threadIdx.x; c < o.width; c += blockDim.x) {
 		x[c] = pool_channel(o, sp, front_of(o, s, sp), n, c);
 		sum += x[c] * x[c];
 	}
 	sum = block_sum(sum, room->sum);
 	scale = 1 / sqrtf(sum / o.width + 1e-6f);
+#pragma unroll 1
 	for (int c = threadIdx.x; c < o.width; c += blockDim.x)
 		x[c] *= scale * weight_at(o.norm, c);
 	__syncthreads();
 	if (threadIdx.x < GEOM_ROT / 2)
 		rope_pair(x + o.width - GEOM_ROT + 2 * threadIdx.x, o.freq[threadIdx.x], n * r, false);
 	__syncthreads();
-	block = s.block[tl.first + geom_row_block(n, r)];
+	block = s.block[tl.first + (n >> shift)];
 	if (!o.key) {
-		store_row(block + o.l.block_rows, geom_rows_per_block(r), geom_row_in_block(n, r), x);
+		store_row(block + o.l.block_rows, 1 << shift, n & ((1 << shift) - 1), x);
 	} else if (threadIdx.x < WARP) {
-		int lane = threadIdx.x, i = geom_row_in_block(n, r), k;
+		int lane = threadIdx.x, i = n & ((1 << shift) - 1), k;
 		uint8_t *codes = block + o.l.block_keys + (size_t)i * (GEOM_KEY / 2);
-		uint8_t *scales = block + o.l.block_keys + (size_t)geom_rows_per_block(r) * (GEOM_KEY / 2) +
+		uint8_t *scales = block + o.l.block_keys + ((size_t)(GEOM_KEY / 2) << shift) +
 				  (size_t)i * GEOM_KEY_SCALES;
 		float v[4] = {x[4 * lane], x[4 * lane + 1], x[4 * lane + 2], x[4 * lane + 3]};
 
@@ -381,17 +397,18 @@ static __device__ inline void pool_row(const struct dstep &s, const struct pooli
  * 4 + i to i is read before slot 4 + i is overwritten. */
 static __device__ inline void move_frontier(const struct dstep &s, const struct pooling &o, const struct span &sp, int c)
 {
-	const int r = o.l.ratio, slots = geom_frontier_slots(r);
-	const int end = sp.pos0 + sp.n, open = end / r, first = r == 4 && open > 0 ? 4 * (open - 1) : r * open;
+	const int r = o.l.ratio, slots = r == 4 ? 8 : r, log = ratio_log(r);
+	const int end = sp.pos0 + sp.n, open = end >> log, first = r == 4 && open > 0 ? 4 * (open - 1) : r * open;
 	float *front = (float *)front_of(o, s, sp);
 
 	if (c >= o.pw)
 		return;
+#pragma unroll 1
 	for (int p = first; p < end; p++) {
-		int to = r == 4 && p / 4 < open ? p % 4 : geom_frontier_slot(p, r);
+		int to = r == 4 ? p >> 2 < open ? p & 3 : 4 + (p & 3) : p & 127;
 		float kv, score;
 
-		if (p < sp.pos0 && (p / r >= open || (r == 4 && p / 4 < sp.pos0 / 4)))
+		if (p < sp.pos0 && (p >> log >= open || (r == 4 && p / 4 < sp.pos0 / 4)))
 			continue;	/* already in its slot */
 		token_at(o, sp, front, p, c, &kv, &score);
 		front[(size_t)to * o.pw + c] = kv;

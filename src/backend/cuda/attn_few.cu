@@ -29,29 +29,30 @@ static __device__ void low_query(const struct attn_small &a, int t, float *room)
 {
 	const float *x = a.low + (size_t)t * a.low_width;
 	const int stride = up256(a.low_width), lane = threadIdx.x % WARP;
-	float sum = 0, r, held[4], norm[4];
+	float sum = 0, r, held[4];
 
 #pragma unroll
 	for (int j = 0; j < 4; j++) {	/* all of a row of up to 1,024 */
 		const int i = min((int)threadIdx.x + j * THREADS, a.low_width - 1);
 
-		norm[j] = weight_at(a.low_norm, i);
+		touch1(a.low_norm.f + i);
 		held[j] = x[i];
 	}
 #pragma unroll
 	for (int j = 0; j < 4; j++)
 		sum += (int)threadIdx.x + j * THREADS < a.low_width ? held[j] * held[j] : 0;
+#pragma unroll 1
 	for (int i = threadIdx.x + 4 * THREADS; i < a.low_width; i += THREADS)
 		sum += x[i] * x[i];
 	sum = block_sum(sum, room);
 	r = 1 / sqrtf(sum / a.low_width + 1e-6f);
-#pragma unroll 4
+#pragma unroll 1
 	for (int j = 0; j < div_up(stride, THREADS); j++) {	/* warps hold whole groups */
 		const int i = threadIdx.x + j * THREADS;
 		float v = 0, scale;
 
 		if (i < a.low_width)
-			v = j < 4 ? held[j & 3] * r * norm[j & 3] : x[i] * r * weight_at(a.low_norm, i);
+			v = x[i] * r * weight_at(a.low_norm, i);	/* in the first-level cache by now */
 		int8_t q = round_group(v, &scale);
 
 		a.low_q[(size_t)t * stride + place_of(i)] = q;
@@ -75,7 +76,7 @@ static __device__ void window_row(const struct dstep &s, const struct attn_small
 	float2 cs;
 
 	if (i < GEOM_ROT / 2)
-		sincosf((float)pos * a.freq[i], &cs.y, &cs.x);
+		cs = turn_of((float)pos * a.freq[i]);
 	r = 1 / sqrtf(block_sum(u * u + v * v, room) / GEOM_HEAD + 1e-6f);
 	x[i] = u * r * nu;
 	x[i + 256] = v * r * nv;
@@ -107,15 +108,18 @@ static __global__ void __launch_bounds__(THREADS) small_kernel(struct dstep s, s
 		const struct pooling &o = a.pool[blockIdx.y - 2];
 		const struct span sp = s.span[i];
 
+#pragma unroll 1
 		for (int t = sp.row0; t < sp.row0 + sp.n; t++) {
-			if (geom_pools_at(s.row[t].pos, o.l.ratio))
+			if (((s.row[t].pos + 1) & (o.l.ratio - 1)) == 0)
 				pool_row(s, o, t, &room);
 			__syncthreads();
 		}
 		if (sp.n == 1)
+#pragma unroll 1
 			for (int c = 4 * threadIdx.x; c < o.pw; c += 4 * THREADS)
 				move_frontier1(s, o, sp, c);
 		else
+#pragma unroll 1
 			for (int c = threadIdx.x; c < o.pw; c += THREADS)
 				move_frontier(s, o, sp, c);
 	}
@@ -173,22 +177,24 @@ static __global__ void __launch_bounds__(THREADS) score_few_kernel(struct dstep 
 
 	/* The step's block was there before its first kernel. */
 	follow_lead();
-	const int seen = geom_visible(s.row[t].pos, r);
+	const int seen = (s.row[t].pos + 1) >> ratio_log(r), shift = 7 - ratio_log(r);
 
 	if (seen <= top_k || (int)blockIdx.x * KEYS >= seen)
 		return;
 	const int m = min(n, seen - 1);
-	const uint8_t *base = s.block[s.timeline[s.row[t].timeline].first + geom_row_block(m, r)] + l.block_keys;
+	const uint8_t *base = s.block[s.timeline[s.row[t].timeline].first + (m >> shift)] + l.block_keys;
 
 	follow_wait();
+#pragma unroll 1
 	for (int i = threadIdx.x; i < heads * (GEOM_KEY / 16); i += THREADS)
 		memory[i] = ((const int4 *)(q8 + (size_t)t * heads * GEOM_KEY))[i];
+#pragma unroll 1
 	for (int i = threadIdx.x; i < heads; i += THREADS)
 		sc[i] = ((const float4 *)(scale + (size_t)t * heads * 4))[i];
 	{
-		const int i = geom_row_in_block(m, r);
+		const int i = m & ((1 << shift) - 1);
 		const uint4 *codes = (const uint4 *)(base + (size_t)i * (GEOM_KEY / 2));
-		const uint8_t *es = base + (size_t)geom_rows_per_block(r) * (GEOM_KEY / 2) + (size_t)i * GEOM_KEY_SCALES;
+		const uint8_t *es = base + ((size_t)(GEOM_KEY / 2) << shift) + (size_t)i * GEOM_KEY_SCALES;
 
 #pragma unroll
 		for (int j = 0; j < 4; j++) {
@@ -203,9 +209,10 @@ static __global__ void __launch_bounds__(THREADS) score_few_kernel(struct dstep 
 			ks[j] = from_e8m0(es[j]) * 0.5f;
 		}
 	}
-	const float unit = (float)sqrt(1.0 / ((double)heads * GEOM_KEY));
+	const float unit = sqrtf(1.0f / (float)(heads * GEOM_KEY));
 
 	__syncthreads();
+#pragma unroll 1
 	for (int h = h0; h < h1; h++) {
 		const int4 *x = memory + h * (GEOM_KEY / 16);
 		const float4 f = sc[h];
@@ -257,6 +264,7 @@ static __device__ int find_bin(const int *hist, int left, int *warp_total, int *
 		warp_total[warp] = above;
 	above -= own;
 	__syncthreads();
+#pragma unroll 1
 	for (int w = warp + 1; w < SELECT / WARP; w++)
 		above += warp_total[w];
 	if (above < left && left <= above + two.y) {
@@ -282,19 +290,21 @@ static __global__ void __launch_bounds__(SELECT) select_few_kernel(struct dstep 
 	uint32_t prefix = 0, held[2];
 
 	follow_lead();
-	const int n = geom_visible(s.row[t].pos, ratio);
+	const int n = (s.row[t].pos + 1) >> ratio_log(ratio);
 
 	follow_wait();
 	if (n <= top_k)
 		return;
 	for (int i = 0; i < 2; i++)
 		held[i] = ordered(v[min(tid + i * SELECT, n - 1)]);
+#pragma unroll 1
 	for (int pass = 0; pass < 3; pass++) {
 		const int shift = pass == 0 ? 21 : pass == 1 ? 10 : 0;
 		const uint32_t mask = pass == 2 ? 1023 : 2047;
 
 		((int2 *)hist)[tid] = int2{0, 0};
 		__syncthreads();
+#pragma unroll 1
 		for (int i = tid; i < n; i += SELECT) {
 			uint32_t u = i < SELECT ? held[0] : i < 2 * SELECT ? held[1] : ordered(v[i]);
 
@@ -307,6 +317,7 @@ static __global__ void __launch_bounds__(SELECT) select_few_kernel(struct dstep 
 		__syncthreads();
 	}
 	/* All above prefix, and the first `left` equal to it. */
+#pragma unroll 1
 	for (int i0 = 0; i0 < n; i0 += SELECT) {
 		const int i = i0 + tid;
 		const uint32_t u = i < SELECT ? held[0] : i < 2 * SELECT ? held[1] : i < n ? ordered(v[i]) : 0;
@@ -319,6 +330,7 @@ static __global__ void __launch_bounds__(SELECT) select_few_kernel(struct dstep 
 			warp_eq[warp] = __popc(me);
 		}
 		__syncthreads();
+#pragma unroll 4
 		for (int w = 0; w < SELECT / WARP; w++) {
 			gt_before += w < warp ? warp_gt[w] : 0;
 			eq_before += w < warp ? warp_eq[w] : 0;
@@ -427,7 +439,7 @@ static __device__ inline void piece_scores(struct attend_room *r, const float *q
 	const __half *b = r->tile + (n0 + g) * LD + t * 8;
 	float c[4] = {0, 0, 0, 0}, s0 = 0, s1 = 0;
 
-#pragma unroll 4
+#pragma unroll 1
 	for (int k = 0; k < GEOM_HEAD; k += 32) {
 		const uint4 v = *(const uint4 *)(b + k);
 		float x[8], y[8];
@@ -521,7 +533,7 @@ static __global__ void __launch_bounds__(THREADS, 2) attend_few_kernel(struct ds
 #pragma unroll
 			for (int c = 0; c < 4; c++)
 				acc[m][i][c] = 0;
-#pragma unroll
+#pragma unroll 1
 	for (int k = 0; k < PIECE; k += 16) {
 		uint32_t ph[2][4], pl[2][4];
 
@@ -579,6 +591,7 @@ static __global__ void __launch_bounds__(128) combine_few_kernel(struct dstep s,
 	float sink = weight_at(a.sinks, h), top = sink, sum = 1;
 	float4 acc = make_float4(0, 0, 0, 0);
 
+#pragma unroll 1
 	for (int k0 = 0; k0 < n; k0 += 8) {	/* streaming, eight pieces at a time */
 		float4 v[8];
 		float2 ts[8];

@@ -23,11 +23,13 @@ static const int WARP = 32, REC_P = 8, REC_I = 10, SLOTS = 12;
  * 8 elements (a chunk) 8 t .. 8 t + 7 of each group of 32.
  *   F32, F16, BF16, I32, Q4_K   a: the bytes of the file
  *   Q8_0      a: int8 [rows, stride / 64, t, 2 groups, 8]        b: half [rows, stride / 32]; stride: zeros behind `in`
- *   IQ2_XXS   a: [rows, in / 256, t, 16]: 8 codes, 8 sign bytes   b: half [rows, in / 256]    c: 8 nibbles [rows, in / 256]
+ *   IQ2_XXS   a: [rows, in / 256, t, 16]: 8 codes, 8 sign bytes   b: [rows, in / 256, 8]: half, 0, 8 nibbles
  *   Q2_K      a: [rows, in / 256, t, 2 halves, 8]                b: scale_min [rows, in / 256, 2 sixteens, 8 groups]
- *             c: half2 (d, dmin) [rows, in / 256] */
+ *             c: half2 (d, dmin) [rows, in / 256]
+ * f: small weights of any plain type again, as F32 (weight_at). */
 struct dw {
 	const uint8_t *a, *b, *c;
+	const float *f;
 	int32_t type, in, out, n;
 	int32_t stride, pad;	/* stride: `in` rounded up to 256 */
 };
@@ -82,6 +84,8 @@ static __host__ __device__ inline int place_of(int k)
 {
 	return (k & ~63) + k % 32 / 8 * 16 + k / 32 % 2 * 8 + k % 8;
 }
+
+static const int SMALL_WEIGHT = 1 << 17;
 
 static __host__ __device__ inline int up256(int n)
 {
@@ -283,14 +287,19 @@ static __device__ inline float bf16_bits(uint16_t h)
 	return __uint_as_float((uint32_t)h << 16);
 }
 
-/* Element i of a small F32, F16 or BF16 weight. */
-static __device__ inline float weight_at(const struct dw &w, size_t i)
+/* Element i of a plain weight, and of a small one (elements <= SMALL_WEIGHT), which costs one load and no branch. */
+static __device__ inline float plain_at(const struct dw &w, size_t i)
 {
 	if (w.type == DTYPE_F32)
 		return ((const float *)w.a)[i];
 	if (w.type == DTYPE_F16)
 		return half_bits(((const uint16_t *)w.a)[i]);
 	return bf16_bits(((const uint16_t *)w.a)[i]);
+}
+
+static __device__ inline float weight_at(const struct dw &w, int i)
+{
+	return w.f[i];
 }
 
 static __device__ inline float within_half(float x)	/* the range of f16; a NaN stays one */
@@ -303,11 +312,20 @@ static __device__ inline float pow2f(int e)	/* 2^e, -127 <= e <= 127 */
 	return e == -127 ? 0x1p-127f : __uint_as_float((uint32_t)(e + 127) << 23);
 }
 
-static __device__ inline void rope_pair(float *u, float freq, int pos, bool inverse)
+/* cos, sin: out of line, because code that is fetched for one use costs more than the call. */
+static __device__ __noinline__ float2 turn_of(float angle)
 {
-	float angle = (float)pos * freq, s, c, a = u[0], b = u[1];
+	float s, c;
 
 	sincosf(angle, &s, &c);
+	return make_float2(c, s);
+}
+
+static __device__ inline void rope_pair(float *u, float freq, int pos, bool inverse)
+{
+	const float2 cs = turn_of((float)pos * freq);
+	float s = cs.y, c = cs.x, a = u[0], b = u[1];
+
 	if (inverse)
 		s = -s;
 	u[0] = a * c - b * s;

@@ -95,7 +95,9 @@ static __device__ inline float decode1(const struct dw &w, size_t row, int k)
 	if (w.type == DTYPE_IQ2_XXS) {
 		float g = iq2_grid[w.a[sb * 64 + at + group]][j];
 
-		g *= half_bits(((const uint16_t *)w.b)[sb]) * 0.25f * (0.5f + (float)(((const uint32_t *)w.c)[sb] >> 4 * group & 15));
+		uint2 ds = ((const uint2 *)w.b)[sb];
+
+		g *= half_bits((uint16_t)ds.x) * 0.25f * (0.5f + (float)(ds.y >> 4 * group & 15));
 		return w.a[sb * 64 + at + 8 + group] >> j & 1 ? -g : g;
 	}
 	if (w.type == DTYPE_Q2_K) {
@@ -111,7 +113,7 @@ static __device__ inline float decode1(const struct dw &w, size_t row, int k)
 		q4_scale_min(b + 1, group, &scale, &min);
 		return half_bits((uint16_t)b[0]) * (float)scale * (float)q - half_bits((uint16_t)(b[0] >> 16)) * (float)min;
 	}
-	return weight_at(w, row * w.in + k);
+	return plain_at(w, row * w.in + k);
 }
 
 /* ------------------------------------------------------------------ 32 of 64 weights in f16 */
@@ -159,8 +161,10 @@ template <int T> static __device__ inline void strip_load(struct strip *r, const
 			return;
 		r->v[0] = *(const uint4 *)(w.a + sb * 64 + part * 32);
 		r->v[1] = *(const uint4 *)(w.a + sb * 64 + part * 32 + 16);
-		r->d = ((const uint16_t *)w.b)[sb];
-		r->s[0] = ((const uint32_t *)w.c)[sb];
+		uint2 ds = ((const uint2 *)w.b)[sb];
+
+		r->d = ds.x;
+		r->s[0] = ds.y;
 	} else if (T == DTYPE_Q2_K) {
 		if (p % 4)
 			return;

@@ -22,22 +22,24 @@ struct task {
 	float *y;
 	int8_t *q;		/* instead of y: int8 and scales, [rows, stride] */
 	float *d;
-	int32_t block0, per_group, groups, tiles, q_stride;
+	int32_t per_group, groups, tiles, q_stride, out;	/* out: of a group */
 };
 
 struct tasks {
+	int32_t block0[MAX_TASKS];	/* side by side: what a kernel reads of its arguments comes from memory first */
+	int32_t rows, fetch;
 	struct task task[MAX_TASKS];
-	int32_t n, rows, fetch;
 };
 
-/* Warps that share the inner length of a piece. */
+/* Warps that share the inner length of a piece: 2 to this power. */
+static __host__ __device__ inline int split_log(int stride)
+{
+	return stride >= 2048 ? 3 : stride >= 1024 ? 2 : stride >= 512 ? 1 : 0;
+}
+
 static __host__ __device__ inline int split_of(int stride)
 {
-	int n = stride / 256, ks = 1;
-
-	while (ks < WARPS && ks * 2 <= n)
-		ks *= 2;
-	return ks;
+	return 1 << split_log(stride);
 }
 
 /* Outputs of a block: `tiles` pieces of 16 rows from row `base` + o0 of w, or half of them from w2. */
@@ -53,6 +55,7 @@ static __device__ inline void fetch_strip(const struct strip_job &j, int type)
 	const int rows = j.w2 ? j.tiles * 8 : j.tiles * 16;
 	const uint32_t bytes = type == DTYPE_Q8_0 ? j.w->stride : type == DTYPE_F16 ? j.w->in * 2 : 0;
 
+#pragma unroll 1
 	for (int i = threadIdx.x; i < rows * (j.w2 ? 2 : 1); i += THREADS) {
 		const struct dw *w = i < rows ? j.w : j.w2;
 		size_t row = j.base + j.o0 + i % rows;
@@ -63,60 +66,65 @@ static __device__ inline void fetch_strip(const struct strip_job &j, int type)
 }
 
 /* The block's sums to red[tile][ks][MODE][16].  before(): called when the first weights are under way; afterwards x, x_row and
- * n are read.  All threads come; the caller puts a barrier behind. */
+ * n are read.  ring: ring_bytes<T>().  All threads come; the caller puts a barrier behind. */
 template <int T, int MODE, class Before>
-static __device__ inline void run_tiles(float *red, const struct strip_job &j, const struct vec_x &x, const int *x_row, const int *n,
-					const uint2 *grid, Before before)
+static __device__ inline void run_tiles(float *red, uint4 *ring, const struct strip_job &j, const struct vec_x &x, const int *x_row,
+					const int *n, const uint2 *grid, Before before)
 {
 	typedef struct unit<T> U;
-	const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, sbs = j.w->stride / 256, ks = split_of(j.w->stride);
-	const int teams = WARPS / ks, team = warp / ks, k = warp % ks, per = ((sbs - k + ks - 1) / ks) * U::PER;
-	const int units = team < j.tiles ? (j.tiles - team + teams - 1) / teams * per : 0, half = j.w2 ? j.tiles / 2 : j.tiles;
-	int tile = team, s = 0, next_tile = team, next_s = 0;
+	const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, sbs = j.w->stride >> 8, log = split_log(j.w->stride);
+	const int ks = 1 << log, teams = WARPS >> log, team = warp >> log, k = warp & (ks - 1), per = ((sbs - k + ks - 1) >> log) * U::PER;
+	const int units = team < j.tiles ? ((j.tiles - team + teams - 1) >> (3 - log)) * per : 0, half = j.w2 ? j.tiles / 2 : j.tiles;
+	int tile = team, s = 0, next_tile = team, next_s = 0, begun = 0;
+	uint4 *const ring_end = ring + U::STAGES * U::PIECES * RING, *at, *next_at;
 	struct sums<MODE> acc = {};
-	U buf[U::DEPTH];
 
-	auto load = [&](U *u) {
-		const int o = j.o0 + (next_tile < half ? next_tile : next_tile - half) * 16 + g;
-		const size_t row[2] = {j.base + min(o, j.end - 1), j.base + min(o + 8, j.end - 1)};
+	at = next_at = ring + threadIdx.x;
+	auto fetch = [&] {
+		if (begun < units) {
+			const int o = j.o0 + (next_tile < half ? next_tile : next_tile - half) * 16 + g;
+			const size_t row[2] = {j.base + min(o, j.end - 1), j.base + min(o + 8, j.end - 1)};
 
-		load_unit(u, next_tile < half ? *j.w : *j.w2, row, k + ks * (next_s / U::PER), next_s % U::PER);
-		if (++next_s == per) {
-			next_s = 0;
-			next_tile += teams;
+			fetch_unit<T>(next_at, next_tile < half ? *j.w : *j.w2, row,
+				      k + ks * (next_s / U::PER), next_s % U::PER);
+			if (++next_s == per) {
+				next_s = 0;
+				next_tile += teams;
+			}
 		}
+		begun++;
+		next_at += U::PIECES * RING;
+		next_at = next_at >= ring_end ? ring + threadIdx.x : next_at;
+		copies_commit();
 	};
-#pragma unroll
-	for (int i = 0; i < U::DEPTH; i++)
-		if (i < units)
-			load(&buf[i]);
+#pragma unroll 1
+	for (int i = 0; i < U::STAGES - 1; i++)
+		fetch();
 	before();
 	touch_rows(x, x_row, *n, T);
 	const struct lane_rows<MODE> rows = rows_of_lane<MODE>(x_row, *n);
 
-	for (int u = 0; u < units; u += U::DEPTH) {
-#pragma unroll
-		for (int i = 0; i < U::DEPTH; i++) {
-			if (u + i >= units)
-				break;
-			multiply<MODE>(&acc, buf[i], x, rows, k + ks * (s / U::PER), s % U::PER, grid);
-			if (u + i + U::DEPTH < units)
-				load(&buf[i]);
-			if (++s < per)
-				continue;
-			float *to = red + (size_t)(tile * ks + k) * MODE * 16;
+#pragma unroll 1
+	for (int u = 0; u < units; u++) {
+		copies_but<U::STAGES - 2>();
+		fetch();	/* to where unit u - 1 was */
+		multiply<T, MODE>(&acc, at, x, rows, k + ks * (s / U::PER), s % U::PER, grid);
+		at += U::PIECES * RING;
+		at = at >= ring_end ? ring + threadIdx.x : at;
+		if (++s < per)
+			continue;
+		float *to = red + (size_t)(tile * ks + k) * MODE * 16;
 
 #pragma unroll
-			for (int p = 0; p < shape_of<MODE>::PIECES; p++)
+		for (int p = 0; p < shape_of<MODE>::PIECES; p++)
 #pragma unroll
-				for (int c = 0; c < shape_of<MODE>::COLS; c++) {
-					to[row_of_sum<MODE>(p, c) * 16 + g] = acc.v[p][0][c];
-					to[row_of_sum<MODE>(p, c) * 16 + g + 8] = acc.v[p][1][c];
-				}
-			acc = {};
-			s = 0;
-			tile += teams;
-		}
+			for (int c = 0; c < shape_of<MODE>::COLS; c++) {
+				to[row_of_sum<MODE>(p, c) * 16 + g] = acc.v[p][0][c];
+				to[row_of_sum<MODE>(p, c) * 16 + g + 8] = acc.v[p][1][c];
+			}
+		acc = {};
+		s = 0;
+		tile += teams;
 	}
 }
 
@@ -124,6 +132,7 @@ template <int MODE> static __device__ inline float sum_of(const float *red, int 
 {
 	float v = 0;
 
+#pragma unroll 1
 	for (int k = 0; k < ks; k++)
 		v = __fadd_rn(v, red[((tile * ks + k) * MODE + row) * 16 + m]);
 	return v;
@@ -154,12 +163,14 @@ template <int MODE, int TA, int TB> static __global__ void __launch_bounds__(THR
 	int i = 0;
 
 	follow_lead();
-	while (i + 1 < all.n && (int)blockIdx.x >= all.task[i + 1].block0)
-		i++;
+#pragma unroll
+	for (int k = 1; k < MAX_TASKS; k++)
+		i += (int)blockIdx.x >= all.block0[k];
 	const struct task &t = all.task[i];
-	const int b = blockIdx.x - t.block0, group = b / t.per_group, out = t.w.out / t.groups, ks = split_of(t.w.stride);
-	struct strip_job j = {&t.w, NULL, (size_t)group * out, b % t.per_group * t.tiles * 16, out, t.tiles};
+	const int b = blockIdx.x - all.block0[i], group = t.groups > 1 ? b / t.per_group : 0, out = t.out, ks = split_of(t.w.stride);
+	struct strip_job j = {&t.w, NULL, (size_t)group * out, (b - group * t.per_group) * t.tiles * 16, out, t.tiles};
 	uint2 *grid = (uint2 *)(red + (size_t)t.tiles * ks * MODE * 16);
+	uint4 *ring = (uint4 *)(grid + (TA == DTYPE_IQ2_XXS ? 256 * GRID_COPIES : 0));
 
 	if (TA == DTYPE_IQ2_XXS && t.w.type == DTYPE_IQ2_XXS)
 		load_grid_copies(grid);
@@ -174,20 +185,26 @@ template <int MODE, int TA, int TB> static __global__ void __launch_bounds__(THR
 		follow_wait();
 	};
 	if (t.w.type == TA)
-		run_tiles<TA, MODE>(red, j, t.x, x_row, &n, grid, before);
+		run_tiles<TA, MODE>(red, ring, j, t.x, x_row, &n, grid, before);
 	else if constexpr (TB != NO_TYPE)
-		run_tiles<TB, MODE>(red, j, t.x, x_row, &n, grid, before);
+		run_tiles<TB, MODE>(red, ring, j, t.x, x_row, &n, grid, before);
 	__syncthreads();
-	for (int c = threadIdx.x; c < n * t.tiles * 16; c += THREADS) {
-		int row = c / (t.tiles * 16), m = c % (t.tiles * 16), o = j.o0 + m;
-		float v = sum_of<MODE>(red, ks, m / 16, row, m % 16);
+#pragma unroll 1
+	for (int row = 0; row < n; row++)
+#pragma unroll 1
+		for (int m = threadIdx.x; m < t.tiles * 16; m += THREADS) {
+			const int o = j.o0 + m;
 
-		if (t.q && o < out)	/* whole groups: the caller saw to it */
-			store_rounded(t.q + (size_t)(t0 + row) * t.q_stride, t.d + (size_t)(t0 + row) * (t.q_stride / 32), v,
-				      (group * out + o) / 32);
-		else if (o < out)
-			t.y[(size_t)(t0 + row) * t.w.out + group * out + o] = v;
-	}
+			if (o >= out)
+				break;
+			float v = sum_of<MODE>(red, ks, m / 16, row, m % 16);
+
+			if (t.q)	/* whole groups: the caller saw to it */
+				store_rounded(t.q + (size_t)(t0 + row) * t.q_stride, t.d + (size_t)(t0 + row) * (t.q_stride / 32), v,
+					      (group * out + o) / 32);
+			else
+				t.y[(size_t)(t0 + row) * t.w.out + group * out + o] = v;
+		}
 }
 
 static int mode_of(int n)
@@ -199,7 +216,7 @@ static int mode_of(int n)
 #define ALLOW(kernel, bytes) (void)(bytes)
 #else
 #define ALLOW(kernel, bytes) \
-	((bytes) > 40 * 1024 ? (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 100 * 1024) : (void)0)
+	((bytes) > 40 * 1024 ? (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 160 * 1024) : (void)0)
 #endif
 
 template <int MODE, int TA, int TB> static void launch_few(struct eng *e, const struct tasks *all, dim3 grid, size_t smem)
@@ -225,6 +242,22 @@ template <int TA, int TB> static void launch_mode(struct eng *e, const struct ta
 	}
 }
 
+/* Shared memory beside the sums: codebook and ring. */
+static size_t few_room(int type)
+{
+	switch (type) {
+	case DTYPE_Q8_0:
+		return ring_bytes<DTYPE_Q8_0>();
+	case DTYPE_F16:
+		return ring_bytes<DTYPE_F16>();
+	case DTYPE_Q2_K:
+		return ring_bytes<DTYPE_Q2_K>();
+	case DTYPE_Q4_K:
+		return ring_bytes<DTYPE_Q4_K>();
+	}
+	return ring_bytes<DTYPE_IQ2_XXS>() + 256 * GRID_COPIES * 8;
+}
+
 bool few_type(int type)
 {
 	return type == DTYPE_F16 || rounds(type);
@@ -243,7 +276,7 @@ static void few_launch(struct eng *e, const struct few_product *p, int n, int ro
 	for (int i = 0; i < n; i++) {
 		const struct dw *w = p[i].w;
 		const int ks = split_of(w->stride), teams = WARPS / ks, out = w->out / p[i].groups;
-		const int room = 48 * 1024 / (ks * mode * 64);
+		const int room = 32 * 1024 / (ks * mode * 64);
 		struct task *t = &all.task[i];
 
 		t->w = *w;
@@ -254,18 +287,20 @@ static void few_launch(struct eng *e, const struct few_product *p, int n, int ro
 		t->d = p[i].d;
 		t->q_stride = p[i].q_stride;
 		t->groups = p[i].groups;
+		t->out = out;
 		t->tiles = max(teams, div_up(div_up(pieces, 2 * e->sms), teams) * teams);
 		t->tiles = min(t->tiles, max(teams, room / teams * teams));
 		if (p[i].q)
 			t->tiles = max(2, t->tiles / 2 * 2);
 		t->per_group = div_up(out, t->tiles * 16);
-		t->block0 = blocks;
+		all.block0[i] = blocks;
 		blocks += t->per_group * t->groups;
-		size_t bytes = (size_t)t->tiles * ks * mode * 64 + (w->type == DTYPE_IQ2_XXS ? 256 * GRID_COPIES * 8 : 0);
+		size_t bytes = (size_t)t->tiles * ks * mode * 64 + few_room(w->type);
 
 		smem = bytes > smem ? bytes : smem;
 	}
-	all.n = n;
+	for (int i = n; i < MAX_TASKS; i++)
+		all.block0[i] = INT32_MAX;
 	all.rows = rows;
 	all.fetch = e->fetch;
 	dim3 grid(blocks, div_up(rows, mode));
@@ -316,10 +351,12 @@ static __device__ inline void build_items(struct item *items, int32_t *n_items, 
 	const int x = threadIdx.x;
 	int count = 0, mine, before;
 
+#pragma unroll 1
 	for (int p = 0; p < pairs && x < experts; p++)
 		count += idx[p] == x;
 	mine = (count + most - 1) / most;
 	room[x] = mine;
+#pragma unroll 1
 	for (int o = 1; o < (int)blockDim.x; o *= 2) {
 		__syncthreads();
 		int v = x >= o ? room[x - o] : 0;
@@ -333,6 +370,7 @@ static __device__ inline void build_items(struct item *items, int32_t *n_items, 
 		*n_items = room[x];
 	if (!count)
 		return;
+#pragma unroll 1
 	for (int p = 0, at = 0; p < pairs; p++)
 		if (idx[p] == x) {
 			struct item *i = &items[before + at / most];
@@ -373,26 +411,29 @@ template <int N>
 static __device__ inline void route_row(int32_t *out, float *gate, const float *logits, float *p, const struct router &r, int token)
 {
 	const int lane = threadIdx.x % WARP;
-	float z[N], bias[N], sum = 0;
+	uint32_t *ranks = (uint32_t *)p + r.experts;
+	float z[N], sum = 0;
 	uint32_t rank[N];
 
 #pragma unroll
-	for (int i = 0; i < N; i++) {	/* all loads before the first use */
-		const int x = min(lane + i * WARP, r.experts - 1);
+	for (int i = 0; i < N; i++)	/* all loads before the first use */
+		z[i] = logits[min(lane + i * WARP, r.experts - 1)];
+#pragma unroll
+	for (int i = 0; i < N; i++)
+		if (lane + i * WARP < r.experts)
+			p[lane + i * WARP] = z[i];
+#pragma unroll 1
+	for (int x = lane; x < r.experts; x += WARP) {
+		float v = root_softplus(p[x]);
 
-		z[i] = logits[x];
-		bias[i] = r.bias.a ? weight_at(r.bias, x) : 0;
+		p[x] = v;
+		ranks[x] = rank_of(v + (r.bias.a ? weight_at(r.bias, x) : 0));
 	}
 #pragma unroll
-	for (int i = 0; i < N; i++) {
-		const int x = lane + i * WARP;
-		float v = root_softplus(z[i]);
-
-		if (x < r.experts)
-			p[x] = v;
-		rank[i] = x < r.experts ? rank_of(v + bias[i]) : 0;
-	}
+	for (int i = 0; i < N; i++)
+		rank[i] = lane + i * WARP < r.experts ? ranks[lane + i * WARP] : 0;
 	__syncwarp();
+#pragma unroll 1
 	for (int k = 0; k < r.used && !r.table.a; k++) {
 		uint32_t best = 0, top;
 		int at = r.experts;
@@ -433,14 +474,16 @@ template <int N> static __global__ void route_items_kernel(struct dstep s, struc
 {
 	DYNAMIC(int32_t, room);
 	int32_t *list = room + blockDim.x;
-	float *p = (float *)(list + rows * r.used) + threadIdx.x / WARP * r.experts;
+	float *p = (float *)(list + rows * r.used) + threadIdx.x / WARP * r.experts * 2;
 
 	follow();
+#pragma unroll 1
 	for (int t = threadIdx.x / WARP; t < rows; t += blockDim.x / WARP) {
 		route_row<N>(list + t * r.used, r.gate + (size_t)t * r.used, r.logits + (size_t)t * r.experts, p, r, s.row[t].token);
 		__syncwarp();
 	}
 	__syncthreads();
+#pragma unroll 1
 	for (int i = threadIdx.x; i < rows * r.used; i += blockDim.x)
 		r.idx[i] = list[i];
 	build_items(items, n_items, list, rows * r.used, r.experts, few_item_rows(rows), room);
@@ -450,7 +493,7 @@ void few_route(struct eng *e, const struct router *r, int rows, struct item *ite
 {
 	const int threads = max((r->experts + WARP - 1) / WARP, min(rows, 8)) * WARP;
 
-	const size_t smem = (size_t)(threads + rows * r->used + threads / WARP * r->experts) * 4;
+	const size_t smem = (size_t)(threads + rows * r->used + threads / WARP * r->experts * 2) * 4;
 
 	if (r->experts <= 8 * WARP)
 		LAUNCH(e, route_items_kernel<8>, 1, threads, smem, e->st, *r, items, n_items, rows);
@@ -513,6 +556,7 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	const struct dw &g = shared ? f.shared[0] : f.w[0], &u = shared ? f.shared[1] : f.w[1];
 	const int ks = split_of(g.stride);
 	uint2 *grid = (uint2 *)(red + (size_t)4 * ks * MODE * 16);
+	uint4 *ring = (uint4 *)(grid + (T == DTYPE_IQ2_XXS ? 256 * GRID_COPIES : 0));
 	struct strip_job j = {&g, &u, 0, (int)blockIdx.x * 32, g.out, 4};
 
 	follow_lead();
@@ -537,10 +581,11 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	const struct vec_x &x = shared ? f.x_shared : f.x;
 
 	if (g.type == T)
-		run_tiles<T, MODE>(red, j, x, b.x_row, &b.n, grid, before);
+		run_tiles<T, MODE>(red, ring, j, x, b.x_row, &b.n, grid, before);
 	else
-		run_tiles<TS, MODE>(red, j, x, b.x_row, &b.n, grid, before);
+		run_tiles<TS, MODE>(red, ring, j, x, b.x_row, &b.n, grid, before);
 	__syncthreads();
+#pragma unroll 1
 	for (int row = threadIdx.x / WARP; row < b.n; row += WARPS) {
 		const int m = threadIdx.x % WARP, to = b.to_row[row];
 		float v = swiglu1(sum_of<MODE>(red, ks, m / 16, row, m % 16), sum_of<MODE>(red, ks, 2 + m / 16, row, m % 16), f.limit);
@@ -563,6 +608,7 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	const struct dw &w = shared ? f.shared[2] : f.w[2];
 	const int ks = split_of(w.stride);
 	uint2 *grid = (uint2 *)(red + (size_t)f.tiles * ks * MODE * 16);
+	uint4 *ring = (uint4 *)(grid + (T == DTYPE_IQ2_XXS ? 256 * GRID_COPIES : 0));
 	struct strip_job j = {&w, NULL, 0, (int)blockIdx.x * f.tiles * 16, w.out, f.tiles};
 
 	follow_lead();
@@ -589,12 +635,13 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	x.width = w.in;
 	x.stride = f.q_stride;
 	if (w.type == T)
-		run_tiles<T, MODE>(red, j, x, b.to_row, &b.n, grid, before);
+		run_tiles<T, MODE>(red, ring, j, x, b.to_row, &b.n, grid, before);
 	else
-		run_tiles<TS, MODE>(red, j, x, b.to_row, &b.n, grid, before);
+		run_tiles<TS, MODE>(red, ring, j, x, b.to_row, &b.n, grid, before);
 	__syncthreads();
-	for (int c = threadIdx.x; c < b.n * f.tiles * 16; c += THREADS) {
-		int row = c / (f.tiles * 16), m = c % (f.tiles * 16);
+#pragma unroll 1
+	for (int c = threadIdx.x; c < b.n * 32; c += THREADS) {	/* two tiles */
+		int row = c / 32, m = c % 32;
 
 		if (j.o0 + m < j.end)
 			f.part[(size_t)b.to_row[row] * w.out + j.o0 + m] = sum_of<MODE>(red, ks, m / 16, row, m % 16);
@@ -605,7 +652,8 @@ template <int MODE, int T, int TS> static void launch_ffn(struct eng *e, const s
 {
 	const int ks = split_of(f->w[down ? 2 : 0].stride), kss = split_of(f->shared[down ? 2 : 0].stride);
 	const int items = (f->idx_items ? f->idx_items : 0) + f->shared_items, out = f->w[down ? 2 : 0].out;
-	const size_t smem = (size_t)(down ? f->tiles : 4) * max(ks, kss) * MODE * 64 + (T == DTYPE_IQ2_XXS ? 256 * GRID_COPIES * 8 : 0);
+	const size_t smem = (size_t)(down ? f->tiles : 4) * max(ks, kss) * MODE * 64 +
+			    max(few_room(T), (T == DTYPE_IQ2_XXS ? 256 * GRID_COPIES * 8 : 0) + few_room(TS));
 
 	if (down) {
 		ALLOW((down_kernel<MODE, T, TS>), smem);

@@ -106,7 +106,7 @@ template <int T, int BM, bool PAIR> static __global__ void __launch_bounds__(THR
 	int first = blockIdx.y * BM, count = min(BM, g.m - first), expert = 0;
 	int32_t at[MI];
 	float acc[N / 2];
-	struct strip raw;
+	struct strip raw, later;	/* of the step that is expanded next, and of the one behind (a superblock ahead) */
 	size_t w_row;
 
 	follow();
@@ -157,6 +157,16 @@ template <int T, int BM, bool PAIR> static __global__ void __launch_bounds__(THR
 		for (int i = 0; i < 4; i++)
 			*(uint4 *)(to + swizzled(mine, piece_at<T>(part, i) / 8)) = strip_piece<T>(raw, w, w_row, step, part, i, grid);
 	};
+	/* Bytes travel while a whole step is computed: they were asked for one step before `raw` became theirs. */
+	auto turn = [&](int step) {
+		constexpr int EACH = T == DTYPE_IQ2_XXS || T == DTYPE_Q2_K ? 4 : 1;
+
+		if (step % EACH)
+			return;
+		raw = later;
+		if (step + EACH < steps)
+			strip_load<T>(&later, w, w_row, step + EACH, part);
+	};
 	auto ready = [] {	/* A of the next step has come; everything written is seen by the asynchronous unit */
 		asm volatile("cp.async.wait_group 1;" ::: "memory");
 		asm volatile("fence.proxy.async;" ::: "memory");
@@ -165,10 +175,11 @@ template <int T, int BM, bool PAIR> static __global__ void __launch_bounds__(THR
 
 	copy_a(0);
 	copy_a(1);
-	strip_load<T>(&raw, w, w_row, 0, part);
+	strip_load<T>(&later, w, w_row, 0, part);
+	turn(0);
 	expand(0);
 	if (steps > 1)
-		strip_load<T>(&raw, w, w_row, 1, part);
+		turn(1);
 	ready();
 	for (int step = 0; step < steps; step++) {
 		const uint64_t a = operand(s->a[step % STAGES] + (BM == 128 ? team * 64 * BK : 0));
@@ -186,9 +197,9 @@ template <int T, int BM, bool PAIR> static __global__ void __launch_bounds__(THR
 		copy_a(step + 2);
 		if (step + 1 < steps)
 			expand(step + 1);
-		if (step + 2 < steps)
-			strip_load<T>(&raw, w, w_row, step + 2, part);
 		wgmma_wait();
+		if (step + 2 < steps)
+			turn(step + 2);
 		ready();
 	}
 	const int row0 = (BM == 128 ? team * 64 : 0) + tid % 128 / WARP * 16 + lane / 4, col0 = BM == 128 ? 0 : team * 64;

@@ -75,7 +75,7 @@ static __global__ void split_kernel(struct dw d, const uint16_t *from, size_t fi
 static __global__ void split_iq2_kernel(struct dw d, const uint16_t *from, size_t first, size_t pairs)
 {
 	size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-	uint8_t *a = (uint8_t *)d.a, *c = (uint8_t *)d.c;
+	uint8_t *a = (uint8_t *)d.a, *b = (uint8_t *)d.b;
 	int scales = 0;
 
 	if (i >= pairs)
@@ -84,7 +84,7 @@ static __global__ void split_iq2_kernel(struct dw d, const uint16_t *from, size_
 
 	from += i / 4 * 33;
 	if (i % 4 == 0)
-		((uint16_t *)d.b)[n] = from[0];
+		((uint32_t *)b)[n * 2] = from[0];
 	for (int j = 0; j < 2; j++) {
 		int group = (int)(i % 4) * 2 + j;
 		const uint16_t *u = from + 1 + 4 * group;
@@ -98,7 +98,15 @@ static __global__ void split_iq2_kernel(struct dw d, const uint16_t *from, size_
 		}
 		scales |= (int)(bits >> 28) << 4 * j;
 	}
-	c[n * 4 + i % 4] = (uint8_t)scales;
+	b[n * 8 + 4 + i % 4] = (uint8_t)scales;
+}
+
+static __global__ void widen_kernel(float *to, struct dw d, int n)
+{
+	int i = blockIdx.x * blockDim.x + threadIdx.x;
+
+	if (i < n)
+		to[i] = plain_at(d, i);
 }
 
 static void split(cudaStream_t stream, const struct dw *d, const uint8_t *from, size_t first, size_t bytes)
@@ -124,8 +132,8 @@ static bool splits(int type)
 static void planes(int type, size_t n, size_t rows, size_t stride, size_t bytes, size_t out[3])
 {
 	out[0] = type == DTYPE_Q8_0 ? rows * stride : splits(type) ? n * 64 : bytes;
-	out[1] = type == DTYPE_Q8_0 ? rows * stride / 16 : type == DTYPE_Q2_K ? n * 16 : type == DTYPE_IQ2_XXS ? n * 2 : 0;
-	out[2] = type == DTYPE_Q2_K || type == DTYPE_IQ2_XXS ? n * 4 : 0;
+	out[1] = type == DTYPE_Q8_0 ? rows * stride / 16 : type == DTYPE_Q2_K ? n * 16 : type == DTYPE_IQ2_XXS ? n * 8 : 0;
+	out[2] = type == DTYPE_Q2_K ? n * 4 : 0;
 }
 
 static bool buffers(struct loader *l)
@@ -214,8 +222,11 @@ enum status load_weight(struct loader *l, struct dw *d, const struct weight *w, 
 		}
 	if (w->type != DTYPE_I32 && rows > 1 && w->in % 32)
 		return say(err, ERR_FORMAT, "%s: the cuda kernels read rows of a multiple of 32 elements, it has %d", w->name, w->in);
+	const size_t elements = (size_t)w->in * rows;
+	const bool small = (w->type == DTYPE_F32 || w->type == DTYPE_F16 || w->type == DTYPE_BF16) && elements <= SMALL_WEIGHT;
+
 	planes(w->type, n, rows, (size_t)up256(w->in), bytes, size);
-	st = cudaMalloc(&p, aligned(size[0]) + aligned(size[1]) + aligned(size[2]) + 256);
+	st = cudaMalloc(&p, aligned(size[0]) + aligned(size[1]) + aligned(size[2]) + (small ? elements * 4 : 0) + 256);
 	if (st != cudaSuccess) {
 		cudaGetLastError();
 		cudaMemGetInfo(&free_bytes, &total);
@@ -224,7 +235,9 @@ enum status load_weight(struct loader *l, struct dw *d, const struct weight *w, 
 			   free_bytes / 1e9, total / 1e9);
 	}
 	l->memory.push_back(p);
-	*d = dw{p, p + aligned(size[0]), p + aligned(size[0]) + aligned(size[1]), (int32_t)w->type, w->in, w->out, w->n, up256(w->in), 0};
+	float *wide = small ? (float *)(p + aligned(size[0]) + aligned(size[1]) + aligned(size[2])) : NULL;
+
+	*d = dw{p, p + aligned(size[0]), p + aligned(size[0]) + aligned(size[1]), wide, (int32_t)w->type, w->in, w->out, w->n, up256(w->in), 0};
 	if (w->type == DTYPE_Q8_0 && w->in % 256)
 		cudaMemsetAsync(p, 0, aligned(size[0]) + size[1], l->stream);
 	l->bytes += size[0] + size[1] + size[2];
@@ -237,6 +250,8 @@ enum status load_weight(struct loader *l, struct dw *d, const struct weight *w, 
 	if (st != cudaSuccess)
 		return say(err, st == cudaErrorMemoryAllocation ? ERR_MEMORY : ERR_DEVICE, "%s: copying to the device: %s", w->name,
 			   cudaGetErrorString(st));
+	if (small)
+		START(widen_kernel, (unsigned)((elements + 255) / 256), 256, 0, l->stream, wide, *d, (int)elements);
 	l->known.emplace(w->data, loaded{bytes, *d});
 	return OK;
 }

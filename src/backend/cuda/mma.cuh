@@ -62,14 +62,16 @@ static __device__ inline void fetch_l2(const void *from, uint32_t bytes)
 
 /* Brings bytes to the first-level cache; all threads of the block.  Nothing waits: whoever reads them later meets them there
  * or on their way. */
-static __device__ inline void touch(const void *from, size_t bytes)
+static __device__ inline void touch1(const void *from)
 {
-	for (size_t i = (size_t)threadIdx.x * 128; i < bytes; i += (size_t)blockDim.x * 128) {
-		uint32_t v;
+	asm volatile("{.reg .b32 v; ld.global.ca.b32 v, [%0];}" :: "l"(from));
+}
 
-		asm volatile("ld.global.ca.u32 %0, [%1];" : "=r"(v) : "l"((const uint8_t *)from + i));
-		(void)v;
-	}
+static __device__ inline void touch(const void *from, int bytes)
+{
+#pragma unroll 1
+	for (int i = threadIdx.x * 128; i < bytes; i += blockDim.x * 128)
+		touch1((const uint8_t *)from + i);
 }
 
 /* Copies 16 bytes to shared memory in the background, or zeros when !valid; copies_wait() ends all that this thread began. */
@@ -77,6 +79,28 @@ static __device__ inline void copy16(void *to, const void *from, bool valid)
 {
 	asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
 		     :: "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(valid ? 16 : 0));
+}
+
+/* Pieces of 4, 8 or 16 bytes; copies that were begun since the last copies_commit() are one group. */
+template <int BYTES> static __device__ inline void copy_piece(void *to, const void *from)
+{
+	if constexpr (BYTES == 16)
+		asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+			     :: "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+	else
+		asm volatile("cp.async.ca.shared.global [%0], [%1], %2;"
+			     :: "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "n"(BYTES) : "memory");
+}
+
+static __device__ inline void copies_commit(void)
+{
+	asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Until at most N groups of this thread are on their way. */
+template <int N> static __device__ inline void copies_but(void)
+{
+	asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
 }
 
 static __device__ inline void copies_wait(void)

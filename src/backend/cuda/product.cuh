@@ -86,6 +86,7 @@ static __device__ inline float gather_part(const float *part, int t, int i, int 
 {
 	float v = 0;
 
+#pragma unroll 6
 	for (int k = 0; k < used; k++)
 		v = __fadd_rn(v, part[((size_t)t * used + k) * d + i]);
 	if (shared)

@@ -78,6 +78,7 @@ static __device__ inline float mix_sum(const float *mix, int slices, int o)
 {
 	float v = 0;
 
+#pragma unroll 2
 	for (int i = threadIdx.x % WARP; i < slices; i += WARP)
 		v += mix[(size_t)i * SUMS + o];
 	return warp_sum(v);
@@ -105,6 +106,7 @@ static __global__ void __launch_bounds__(1024) mix_in_kernel(struct mix_in a)
 #pragma unroll
 	for (int j = 0; j < GEOM_STREAMS; j++)
 		held[j] = *(const float4 *)(s + (size_t)j * a.d + first);
+#pragma unroll 1
 	for (int o = warp; o < (coefs ? SUMS : GEOM_STREAMS + 1); o += warps) {
 		const int which = coefs || o < GEOM_STREAMS ? o : GEOM_MIX;
 		float v = mix_sum(mix, slices, which);
@@ -132,6 +134,7 @@ static __global__ void __launch_bounds__(1024) mix_in_kernel(struct mix_in a)
 #pragma unroll
 	for (int j = 0; j < GEOM_STREAMS; j++)
 		pre[j] = hc_sigmoid(m[j] * r * scale + base[j]) + 1e-6f;
+#pragma unroll 1
 	for (int i = 4 * threadIdx.x; i < a.d; i += 4 * blockDim.x) {
 		float4 v = make_float4(0, 0, 0, 0);
 
@@ -149,6 +152,7 @@ static __global__ void __launch_bounds__(1024) mix_in_kernel(struct mix_in a)
 	}
 	sum = block_sum(sum, room);
 	r = 1 / sqrtf(sum / a.d + 1e-6f);
+#pragma unroll 1
 	for (int i = 4 * threadIdx.x; i < a.d; i += 4 * blockDim.x) {
 		float4 *at = (float4 *)(a.x + (size_t)t * a.d + i), v = i == first ? mine : *at;
 		__half2 h[2], l[2];

@@ -43,6 +43,7 @@ static __device__ inline float hc_sinkhorn(float z, int iterations)
 	sum = c + __shfl_xor_sync(~0u, c, 1);
 	sum += __shfl_xor_sync(~0u, sum, 2);
 	c = c / sum + 1e-6f;
+#pragma unroll 1
 	for (int it = 0; it < iterations; it++) {
 		if (it) {
 			sum = c + __shfl_xor_sync(~0u, c, 1);

@@ -27,6 +27,7 @@ using std::min;
 #define __shared__ static
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
+#define __noinline__ __attribute__((noinline))
 
 struct __attribute__((aligned(8))) float2 { float x, y; };
 struct uint2 { uint32_t x, y; };
@@ -158,6 +159,7 @@ static inline float __uint_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); re
 static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fadd_rn(float a, float b) { return a + b; }
+static inline uint32_t __funnelshift_r(uint32_t lo, uint32_t hi, uint32_t n) { return n & 31 ? lo >> (n & 31) | hi << (32 - (n & 31)) : lo; }
 static inline int __popc(uint32_t v) { return __builtin_popcount(v); }
 static inline int __dp4a(int a, int b, int c)
 {

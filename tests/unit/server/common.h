@@ -2,7 +2,7 @@
 #ifndef TEST_SERVER_COMMON_H
 #define TEST_SERVER_COMMON_H
 
-#include <ctype.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -165,6 +165,7 @@ static void close_scene(void)
 	pthread_join(scene.thread, NULL);
 	http_close(scene.http);
 	loop_close(scene.loop);
+	event_base_loop(scene.base, EVLOOP_NONBLOCK);	/* libevent lets go of connections in the loop */
 	event_base_free(scene.base);
 }
 
