@@ -80,6 +80,9 @@ static void any_object_is_any_json_object(void **state)
 	assert_refuses(s, "{\"a\":\"\xc0\x80\"}");
 	assert_refuses(s, "{\"a\":\"\n\"}");
 	assert_refuses(s, "{  }");
+	assert_refuses(s, " {}");
+	assert_takes(s, "{\n        \"a\":1}");
+	assert_refuses(s, "{\n         \"a\":1}");
 	assert_refuses(s, "{}}");
 	assert_refuses(s, "{\"a\"");
 }
