@@ -39,10 +39,15 @@ SKIP      := $(if $(filter x86_64% amd64%,$(MACHINE)),,$(x86_FILES)) \
 SRC      := $(filter-out $(SKIP),$(sort $(shell find src -name '*.c')))
 MAIN_SRC := $(filter src/cli/main.c,$(SRC))
 LIB_SRC  := $(filter-out $(MAIN_SRC),$(SRC))
-TEST_SRC := $(sort $(shell find tests -name '*_test.c' 2>/dev/null))
+TEST_SRC := $(filter-out tests/metalsim/%,$(sort $(shell find tests -name '*_test.c' 2>/dev/null)))
 HELP_SRC := $(sort $(wildcard tests/support/*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*_fuzz.c))
 SCRIPTS  := $(filter-out %/lib.sh %/common.sh,$(sort $(wildcard tests/cli/*.sh)))
+
+# On a Mac the Metal backend is part of the library: Objective-C, and the shaders as one C string.
+DARWIN    := $(findstring darwin,$(MACHINE))
+METAL_SRC := $(wildcard src/backend/metal/*.metal src/backend/metal/*.h) src/backend/geom.h src/quant/iq2_tables.h
+METAL_O   := $(if $(DARWIN),$(patsubst %.m,$(B)/obj/%.o,$(sort $(wildcard src/backend/metal/*.m))) $(B)/obj/metal_source.o)
 
 # T=word keeps only the tests whose path contains the word.
 T ?=
@@ -54,9 +59,12 @@ MUTATION   := %_mutation_test.c %/mutation_test.c
 ASAN_FILES := tests/unit/base/% tests/unit/quant/% tests/unit/gguf/% tests/unit/tokenizer/% tests/unit/chat/% tests/unit/hub/% \
               tests/unit/workshop/refusal_test.c tests/unit/workshop/imatrix% \
               tests/unit/engine/engine_test.c tests/unit/engine/stops_test.c \
+              tests/unit/grammar/% tests/unit/turn/history_test.c \
               tests/unit/kvstore/store_test.c tests/unit/kvstore/fault_test.c tests/unit/server/% $(MUTATION)
-TSAN_FILES := tests/unit/base/% tests/unit/backend/% tests/unit/engine/% tests/unit/hub/% tests/unit/kvstore/% \
-              tests/unit/chat/replay_test.c tests/unit/server/http_test.c tests/unit/server/loop_test.c
+TSAN_FILES := tests/unit/base/% tests/unit/backend/% tests/unit/engine/% tests/unit/hub/% \
+              tests/unit/kvstore/store_test.c tests/unit/kvstore/fault_test.c tests/unit/kvstore/crash_test.c \
+              tests/unit/chat/replay_test.c tests/unit/server/http_test.c tests/unit/server/loop_test.c \
+              tests/unit/turn/turn_test.c
 
 PLAIN_TESTS := $(call only,$(filter-out $(MUTATION),$(TEST_SRC)))
 ASAN_TESTS  := $(call only,$(filter $(ASAN_FILES),$(TEST_SRC)))
@@ -96,7 +104,8 @@ TEST_FLAGS = -Itests $(call pkg,--cflags,cmocka)
 LIBS  = $(or $(call pkg,--libs,jansson),-ljansson) $(or $(call pkg,--libs,libedit),-ledit) \
         $(or $(call pkg,--libs,libcurl),-lcurl) $(or $(call pkg,--libs,libpcre2-8),-lpcre2-8) \
         $(or $(call pkg,--libs,$(EVENT)),-levent -levent_pthreads -levent_openssl) \
-        $(or $(call pkg,--libs,libssl),-lssl) $(or $(call pkg,--libs,libcrypto),-lcrypto) -lm
+        $(or $(call pkg,--libs,libssl),-lssl) $(or $(call pkg,--libs,libcrypto),-lcrypto) -lm \
+        $(if $(DARWIN),-framework Metal -framework Foundation -framework CoreGraphics)
 CMOCKA = $(or $(call pkg,--libs,cmocka),-lcmocka)
 
 AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mgfni -mf16c -mfma
@@ -141,13 +150,14 @@ test:
 	@CC='$(CC)' sh tools/deps.sh build test
 	@$(MAKE) VARIANT= all build-tests
 	@$(MAKE) VARIANT=asan build-asan-tests
+	@$(MAKE) VARIANT= build-metalsim
 	@sh tests/run.sh -j $(JOBS) $(call prog,$(PLAIN_TESTS),build) $(call prog,$(ASAN_TESTS),build/asan) \
-		$(call only,$(SCRIPTS))
+		$(call only,$(SCRIPTS)) $(SIM_RUN)
 
 check:
 	@CC='$(CC)' sh tools/deps.sh build test
-	@$(MAKE) VARIANT= all build-tests
-	@sh tests/run.sh -j $(JOBS) $(call prog,$(PLAIN_TESTS),build) $(call only,$(SCRIPTS))
+	@$(MAKE) VARIANT= all build-tests build-metalsim
+	@sh tests/run.sh -j $(JOBS) $(call prog,$(PLAIN_TESTS),build) $(call only,$(SCRIPTS)) $(SIM_RUN)
 
 deps:
 	@CC='$(CC)' sh tools/deps.sh build test
@@ -170,6 +180,7 @@ help:
 	@echo 'make warnings         compile with gcc and with clang, warnings as errors'
 	@echo 'make format           clang-format over the files changed since the last commit'
 	@echo 'make deps             install the packages that building and testing need'
+	@echo 'make test-metal       the Metal backend: on the GPU of a Mac, elsewhere on the simulator'
 	@echo 'make install          to PREFIX=/usr/local (DESTDIR works too)'
 	@echo 'make clean            remove build/ and ./ds4'
 	@echo
@@ -253,10 +264,10 @@ $(B)/obj/%.o: %.c $(B)/flags | $(B)/deps.ok
 
 $(call obj,$(filter src/cli/%,$(SRC))): $(B)/flags.cli
 
-$(B)/libds4.a: $(call obj,$(LIB_SRC)) $(B)/sources
+$(B)/libds4.a: $(call obj,$(LIB_SRC)) $(METAL_O) $(B)/sources
 	$(call say,AR,$@)
 	@rm -f $@
-	$(Q)$(AR) rcs $@ $(call obj,$(LIB_SRC))
+	$(Q)$(AR) rcs $@ $(call obj,$(LIB_SRC)) $(METAL_O)
 
 $(B)/libsupport.a: $(call obj,$(HELP_SRC)) $(B)/sources
 	@rm -f $@
@@ -288,16 +299,20 @@ check/%: %.c FORCE
 	$(Q)$(CC) $(FLAGS) $(EXTRA) -fsyntax-only $<
 
 # --- CUDA -----------------------------------------------------------------------------------------------
-# libds4_cuda.so stands beside ds4, which loads it when a device answers.  `make cuda` builds it; `make CUDA=1` builds it
-# with everything else.  CUDA_ARCH lists compute capabilities; the last one is kept as PTX too, for later devices.
+# libds4_cuda.so stands beside ds4, which loads it when a device answers.  `make cuda` builds it.  With everything else it is
+# built with CUDA=1, and by default where nvcc and a device are: six architectures take ten minutes of one core, which a
+# machine that only has the toolkit need not spend.  CUDA_ARCH lists compute capabilities ("native": this machine's); the last
+# one is kept as PTX too, for later devices.  90a is Hopper with its own product instruction.
 
-CUDA      ?= 0
 CUDA_HOME ?= /usr/local/cuda
-CUDA_ARCH ?= 80 86 89 90 100 120
 NVCC      ?= $(or $(shell command -v nvcc 2>/dev/null),$(CUDA_HOME)/bin/nvcc)
+CUDA      ?= $(if $(and $(wildcard $(NVCC)),$(wildcard /dev/nvidiactl)),1,0)
+CUDA_ARCH ?= 80 86 89 90a 100 120
 CUDA_SRC  := $(sort $(wildcard src/backend/cuda/*.cu))
-CUDA_CODE  = $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
-             -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
+CUDA_PTX   = $(filter-out %a,$(lastword $(CUDA_ARCH)))
+CUDA_CODE  = $(if $(filter native,$(CUDA_ARCH)),-arch=native,$(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
+             $(if $(CUDA_PTX),-gencode arch=compute_$(CUDA_PTX),code=compute_$(CUDA_PTX))) \
+             $(if $(filter 90a,$(CUDA_ARCH)),-DDS4_CUDA_WGMMA)
 
 .PHONY: cuda test-cuda
 cuda: libds4_cuda.so
@@ -317,6 +332,40 @@ build/obj/%.cu.o: %.cu $(wildcard src/backend/cuda/*.cuh src/backend/*.h src/bac
 # On a machine with a GPU: parity with ref, golden logits, speed.  PARTS: parity nano sanitize speed full.
 test-cuda:
 	@sh tests/device/run.sh $(or $(PARTS),parity nano)
+
+# --- Metal ----------------------------------------------------------------------------------------------
+
+# On macOS these build the backend into the library; `make test-metal` runs it on the device and prints a report.  On Linux
+# they do nothing, and tests/metalsim/rules.mk builds the same files against the simulator.
+
+$(B)/obj/%.o: %.m $(METAL_SRC) $(B)/flags | $(B)/deps.ok
+	$(call say,OBJC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(FLAGS) -fno-objc-arc -c -o $@ $<
+
+$(B)/obj/metal_source.c: $(METAL_SRC) tools/embed_metal.sh
+	@mkdir -p $(@D)
+	$(Q)sh tools/embed_metal.sh src/backend/metal/all.metal > $@
+
+$(B)/obj/metal_source.o: $(B)/obj/metal_source.c
+	$(Q)$(CC) -c -o $@ $<
+
+$(B)/metal_check: $(B)/obj/tests/device/metal_check.o $(B)/libsupport.a $(B)/libds4.a
+	$(Q)$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(CMOCKA) $(LIBS)
+
+.PHONY: test-metal
+ifneq ($(DARWIN),)
+test-metal:
+	@CC='$(CC)' sh tools/deps.sh build test
+	@$(MAKE) all build/metal_check build/tests/parity/ops_test build/tests/parity/history_test
+	@sh tests/device/metal.sh
+else
+test-metal:
+	@echo 'This is not a Mac: the Metal backend runs on the simulator of tests/metalsim here.'
+	@$(MAKE) test-metalsim
+endif
+
+include tests/metalsim/rules.mk
 
 .PRECIOUS: $(B)/obj/%.o
 -include $(patsubst %.o,%.d,$(call obj,$(SRC) $(TEST_SRC) $(HELP_SRC) $(FUZZ_SRC)))

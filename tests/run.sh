@@ -13,6 +13,8 @@
 set -u
 export LC_ALL=C
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1}"
+# The tests that compare bits of many rows and of few want one class of kernels (src/backend/metal/README.md).
+export DS4_METAL_VECTOR_ROWS="${DS4_METAL_VECTOR_ROWS:-1000}"
 export ASAN_OPTIONS="${ASAN_OPTIONS:-allocator_may_return_null=1}"
 
 jobs=2

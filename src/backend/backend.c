@@ -12,6 +12,7 @@
 
 #include "backend/cpu/cpu.h"
 #include "backend/cuda/cuda.h"
+#include "backend/metal/metal.h"
 #include "backend/ref/ref.h"
 #include "base/mem.h"
 
@@ -23,6 +24,7 @@ static const struct {
 	{"cpu", cpu_open, NULL},
 	{"ref", ref_open, NULL},
 	{"cuda", cuda_open, cuda_available},
+	{"metal", metal_open, metal_available},
 };
 
 enum { N_KNOWN = sizeof known / sizeof known[0] };
@@ -45,7 +47,7 @@ enum status be_open(struct backend **out, const char *name, const struct be_opti
 		be_compose(&(*out)->ops);
 		return OK;
 	}
-	return err_set(err, ERR_NOT_FOUND, "backend \"%s\" is not known; this build has: cpu, ref, cuda", name);
+	return err_set(err, ERR_NOT_FOUND, "backend \"%s\" is not known; this build has: cpu, ref, cuda, metal", name);
 }
 
 void be_close(struct backend *be)

@@ -235,6 +235,7 @@ struct be_numerics {
 
 struct be_options {
 	int threads;			/* 0 = choose */
+	const char *isa;		/* cpu: "scalar", "avx2", ...; NULL or "auto" = the best there is */
 	struct be_numerics numerics;
 };
 
@@ -246,6 +247,7 @@ struct backend {
 	struct be_numerics numerics;
 	size_t real_bytes;		/* size of an activation */
 	size_t row_bytes, key_bytes;	/* stored row and key */
+	bool host_memory;		/* what alloc returns may be read and written through the pointer, by any thread */
 	void *self;			/* the backend's own state */
 
 	/* Memory.  alloc returns zeroed device memory, aligned to 64 bytes, or NULL. */
@@ -257,6 +259,9 @@ struct backend {
 	/* Makes a weight usable (sets w->device); ERR_FORMAT if no kernel reads its type. */
 	enum status (*weight_load)(struct backend *be, struct weight *w, struct err *err);
 	void (*wait)(struct backend *be);	/* finishes queued work */
+	/* Optional: bytes that alloc and weight_load can still have, and the device's name; NULL: the machine's memory. */
+	uint64_t (*room)(struct backend *be);
+	const char *device;
 	void (*close)(struct backend *be);
 };
 

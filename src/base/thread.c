@@ -34,7 +34,8 @@
 enum {
 	MAX_THREADS = 1024,
 	SPIN = 2000,			/* looks at the ticket before sleeping: 20 to 100 us */
-	RANGES_PER_THREAD = 2		/* a late worker then costs half of its share */
+	RANGES_PER_THREAD = 2,		/* a late worker then costs half of its share */
+	MOST_PER_THREAD = 64
 };
 
 struct worker {
@@ -152,6 +153,13 @@ static void wait_done(struct pool *p, uint32_t count)
 
 void parallel_for(struct pool *p, long n, void (*fn)(void *ctx, long begin, long end, int thread), void *ctx)
 {
+	parallel_for_ranges(p, n, RANGES_PER_THREAD, fn, ctx);
+}
+
+void parallel_for_ranges(struct pool *p, long n, int per_thread, void (*fn)(void *ctx, long begin, long end, int thread),
+			 void *ctx)
+{
+	const long ranges = (per_thread < 1 ? 1 : per_thread < MOST_PER_THREAD ? per_thread : MOST_PER_THREAD) * (long)p->threads;
 	uint_least64_t round;
 	uint32_t mine = 0;
 
@@ -164,7 +172,7 @@ void parallel_for(struct pool *p, long n, void (*fn)(void *ctx, long begin, long
 	p->fn = fn;
 	p->ctx = ctx;
 	p->n = n;
-	p->ranges = (uint32_t)(n < RANGES_PER_THREAD * p->threads ? n : RANGES_PER_THREAD * p->threads);
+	p->ranges = (uint32_t)(n < ranges ? n : ranges);
 	atomic_store_explicit(&p->done, 0, memory_order_relaxed);
 	round = (atomic_load_explicit(&p->ticket, memory_order_relaxed) >> 32) + 1;
 	atomic_store(&p->ticket, round << 32 | p->ranges);

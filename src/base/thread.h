@@ -20,6 +20,10 @@ int pool_threads(const struct pool *p);
 /* fn(ctx, begin, end, thread) with thread in 0..threads-1. */
 void parallel_for(struct pool *p, long n, void (*fn)(void *ctx, long begin, long end, int thread), void *ctx);
 
+/* The same in `per_thread` ranges for each thread (1..64): many for long work of uneven parts, few for short work. */
+void parallel_for_ranges(struct pool *p, long n, int per_thread, void (*fn)(void *ctx, long begin, long end, int thread),
+			 void *ctx);
+
 /* Cores this process may use: affinity mask and control-group quota considered; at least 1. */
 int cpu_count(void);
 

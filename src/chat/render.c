@@ -251,7 +251,7 @@ static bool write_exact(const struct message *m, bool with_reasoning, struct sin
 		return false;
 	if (thought && with_reasoning) {
 		sink_ids(s, e->id, e->n);
-		if (!e->closed && !m->n_calls)	/* cut off while thinking */
+		if (!e->closed && !m->n_calls && !m->unfinished)	/* cut off while thinking */
 			sink_control(s, SPECIAL_END_THINK);
 		return true;
 	}

@@ -263,22 +263,15 @@ static void *writer(void *ctx)
 
 uint64_t replay_vocabulary(const struct tokenizer *t)
 {
-	struct buf b = BUF_CAP(BUF_MAX);
 	uint64_t h = 0;
 
 	for (int32_t id = 0; id < tokenizer_size(t); id++) {
 		size_t n;
 		const char *bytes = token_bytes(t, id, &n);
-		uint64_t head[2] = {h, n};
+		uint64_t link[2] = {h, hash64(bytes, n)};
 
-		buf_add(&b, head, sizeof head);
-		buf_add(&b, bytes, n);
-		if (b.len < 65536 && id + 1 < tokenizer_size(t))
-			continue;
-		h = hash64(buf_cstr(&b), b.len);
-		buf_cut(&b, 0);
+		h = hash64(link, sizeof link);
 	}
-	buf_clear(&b);
 	return h;
 }
 

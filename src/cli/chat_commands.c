@@ -68,10 +68,12 @@ static void temperature(struct chat *c, const char *argument)
 static void stats(struct chat *c, const char *argument)
 {
 	const struct generate_result *r = &c->result;
+	const struct session *session = c->talks.now->session;
 	int32_t read = r->prompt_tokens - r->reused;
+	int read_now = session ? (int)session_len(session) : 0;
 
 	(void)argument;
-	term_note("context: %d of %d tokens; memory beside the weights: %.1f MiB", (int)session_len(c->session),
+	term_note("context: %d of %d tokens; memory beside the weights: %.1f MiB", read_now,
 		  (int)c->e->opt.context, (double)c->e->plan.total / 1048576);
 	if (!r->ids.n) {
 		term_note("no answer yet");
@@ -84,49 +86,87 @@ static void stats(struct chat *c, const char *argument)
 		  r->full ? "context full" : finish_name(r), (unsigned long long)c->sampler.p.seed);
 }
 
-/* Number of the last user message, or -1. */
-static long last_user(const struct conversation *c)
+/* Number of the user message that begins the n-th last exchange, or -1. */
+static long exchange(const struct conversation *c, long n)
 {
-	long i = (long)c->n - 1;
+	long i = (long)c->n;
 
-	while (i >= 0 && c->messages[i].role != ROLE_USER)
-		i--;
+	for (; n > 0 && i >= 0; n--)
+		for (i--; i >= 0 && c->messages[i].role != ROLE_USER; i--)
+			;
 	return i;
+}
+
+static void rewind_talk(struct chat *c, const char *argument)
+{
+	char *end;
+	long n = *argument ? strtol(argument, &end, 10) : 1, at;
+	const char *said;
+
+	if (*argument && (*end || n < 1 || n > 1000000)) {
+		term_note("/rewind: expected how many exchanges to take back, found '%s'", argument);
+		return;
+	}
+	at = exchange(chat_now(c), n);
+	if (at < 0) {
+		term_note(n == 1 ? "there is nothing to take back" : "there are not so many exchanges to take back");
+		return;
+	}
+	said = chat_now(c)->messages[at].content.p;
+	term_note("taken back from: %.60s", said ? said : "");
+	conversation_cut(chat_now(c), (size_t)at);
+	talks_save(&c->talks, false);
 }
 
 static void undo(struct chat *c, const char *argument)
 {
-	long at = last_user(c->conversation);
-	const char *said;
-
 	(void)argument;
-	if (at < 0) {
-		term_note("there is nothing to take back");
-		return;
-	}
-	said = c->conversation->messages[at].content.p;
-	term_note("taken back: %.60s", said ? said : "");
-	conversation_cut(c->conversation, (size_t)at);
+	rewind_talk(c, "1");
 }
 
 static void retry(struct chat *c, const char *argument)
 {
-	long at = last_user(c->conversation);
+	long at = exchange(chat_now(c), 1);
 
 	(void)argument;
 	if (at < 0) {
 		term_note("there is nothing to answer again");
 		return;
 	}
-	conversation_cut(c->conversation, (size_t)at + 1);
+	conversation_cut(chat_now(c), (size_t)at + 1);
 	chat_go_on(c, (size_t)at);
+}
+
+static void more(struct chat *c, const char *argument)
+{
+	const struct conversation *now = chat_now(c);
+	const struct message *last = now->n ? &now->messages[now->n - 1] : NULL;
+	struct err err = {.code = OK};
+	enum status st;
+
+	(void)argument;
+	if (!last || last->role != ROLE_ASSISTANT || !last->exact.n || last->n_calls) {
+		term_note("there is no answer to go on with");
+		return;
+	}
+	st = chat_more(c, &err);
+	if (st != OK)
+		chat_fail(c, &err);
 }
 
 static const struct command commands[] = {
 	{"help", "", "this list", help},
-	{"reset", "", "a new conversation", reset},
-	{"retry", "", "another answer to the last question", retry},
+	{"new", "", "a new conversation; this one stays saved", reset},
+	{"list", "[all]", "the saved conversations, the latest first", chat_list},
+	{"switch", "N|NAME", "goes to another conversation", chat_switch},
+	{"save", "[NAME]", "gives this conversation a name", chat_name},
+	{"fork", "[NAME]", "goes on in a copy; the original stays", chat_fork},
+	{"del", "[N|NAME]", "deletes a conversation (this one)", chat_delete},
+	{"rewind", "[N]", "takes back the last N exchanges (1)", rewind_talk},
 	{"undo", "", "takes back the last exchange", undo},
+	{"retry", "", "another answer to the last question", retry},
+	{"more", "", "goes on with an answer that was stopped or cut off", more},
+	{"reset", "", "the same as /new", reset},
 	{"think", "on|off", "reason before answering", think},
 	{"system", "TEXT", "instructions; begins a new conversation (none removes them)", system_text},
 	{"temp", "T", "temperature; 0 always takes the likeliest token", temperature},
@@ -141,7 +181,7 @@ static void help(struct chat *c, const char *argument)
 	(void)c;
 	(void)argument;
 	for (size_t i = 0; i < N_COMMANDS; i++)
-		term_note("/%-7s %-7s %s", commands[i].name, commands[i].argument, commands[i].help);
+		term_note("/%-7s %-9s %s", commands[i].name, commands[i].argument, commands[i].help);
 	term_note("Ctrl-C stops an answer.  Alt-Enter, or a backslash at the end, continues a line.  "
 		  "A line beginning with // says /.");
 }

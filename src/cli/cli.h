@@ -24,12 +24,14 @@ struct cli_command {
 
 extern const struct cli_command chat_command, run_command, tokenize_command, render_command, parse_command,
 	logits_command, inspect_command, perplexity_command, pull_command, quantize_command, bench_command, imatrix_command,
-	quality_command, serve_command;
+	quality_command, kv_command, serve_command;
 
 /* ------------------------------------------------------------------ signals (signals.c) */
 
 void cli_signals_install(void);
 void cli_interrupt_twice_kills(void);	/* for commands that answer once; the chat survives any number */
+void cli_end_in_order(void);		/* SIGHUP and SIGTERM only ask for the end; a second one ends the process */
+bool cli_ending(void);			/* they did */
 bool cli_interrupted(void);		/* Ctrl-C since the last clear */
 void cli_clear_interrupted(void);
 const volatile int *cli_interrupt_flag(void);
@@ -42,7 +44,7 @@ void cli_clear_continued(void);
 
 struct engine_args {
 	const char *model;
-	int backend;			/* index into backend_names */
+	int backend, isa;		/* indices into backend_names, isa_names */
 	int64_t threads, context, chunk, memory;
 };
 

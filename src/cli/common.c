@@ -24,13 +24,15 @@
 
 #define NANO_FILE "ds4-nano-q2.gguf"
 
-static const char *const backend_names[] = {"auto", "cpu", "ref", NULL};
+static const char *const backend_names[] = {"auto", "cpu", "cuda", "metal", "ref", NULL};
+static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", "amx", "neon", NULL};
 
 const struct arg_spec engine_arg_table[] = {
 	ARG_GROUP("Model"),
 	CLI_MODEL_ROW(struct engine_args),
 	ARG_CHOICE("backend", 0, struct engine_args, backend, backend_names,
-		   "auto takes the fastest; ref is the slow definition"),
+		   "auto takes the fastest that has room for the model; ref is the slow definition"),
+	ARG_CHOICE("cpu", 0, struct engine_args, isa, isa_names, "instruction set of the cpu backend"),
 	ARG_INT("threads", 't', struct engine_args, threads, 1, 1024, "N", "threads (as many as cores)"),
 	ARG_INT("ctx", 'c', struct engine_args, context, 1, 1 << 20, "N",
 		"tokens of context, for example 32k (the model's, at most 32k)"),
@@ -148,6 +150,7 @@ enum status cli_engine_options(struct engine_options *o, const struct engine_arg
 	TRY(cli_choose_model(&o->model, a->model, err));
 	o->backend = backend_names[a->backend];
 	o->threads = (int)a->threads;
+	o->isa = isa_names[a->isa];
 	o->context = (int32_t)a->context;
 	o->chunk = (int32_t)a->chunk;
 	o->max_logits = max_logits;
@@ -171,7 +174,10 @@ enum status cli_open_engine(struct engine **out, const struct engine_args *a, co
 	struct engine_options o = ENGINE_OPTIONS_DEFAULT;
 
 	TRY(cli_engine_options(&o, a, numerics, max_logits, err));
-	return engine_open(out, &o, err);
+	TRY(engine_open(out, &o, err));
+	if ((*out)->backend_why[0])
+		term_note("%s", (*out)->backend_why);
+	return OK;
 }
 
 bool cli_is_nano(const struct engine *e)

@@ -66,7 +66,7 @@ static enum status sample_all(struct run *g, struct err *err)
 			return err_set(err, ERR_MEMORY, "no memory for the answer's tokens");
 		if (!pieces_push(&g->pieces, id))
 			return OK;
-		if (q->max_tokens && (int32_t)ids->n >= q->max_tokens)
+		if (q->max_tokens && (int32_t)(ids->n - q->n_given) >= q->max_tokens)
 			break;
 		if (session_len(q->session) >= q->engine->opt.context) {
 			g->r->full = true;
@@ -76,6 +76,15 @@ static enum status sample_all(struct run *g, struct err *err)
 	}
 	pieces_finish(&g->pieces, FINISH_LENGTH);
 	return OK;
+}
+
+/* Shows what the answer begins with.  False: it was complete already. */
+static bool take_given(struct run *g)
+{
+	for (size_t i = 0; i < g->q->n_given; i++)
+		if (!pieces_push(&g->pieces, g->q->given[i]))
+			return false;
+	return true;
 }
 
 enum status generate(const struct generate_request *q, struct generate_result *r, struct err *err)
@@ -89,7 +98,10 @@ enum status generate(const struct generate_request *q, struct generate_result *r
 
 	*r = (struct generate_result){.prompt_tokens = (int32_t)q->prompt->n};
 	TRY(pieces_init(&g.pieces, &o, err));
+	token_append(&r->ids, q->given, q->n_given);
+	session_set_cancel(q->session, cli_interrupt_flag());
 	st = session_sync(q->session, q->prompt->id, (int32_t)q->prompt->n, on_progress, &g, err);
+	session_set_cancel(q->session, NULL);
 	progress_clear(&g.progress);
 	t1 = clock_seconds();
 	r->prompt_seconds = t1 - t0;
@@ -97,7 +109,7 @@ enum status generate(const struct generate_request *q, struct generate_result *r
 	if (st == ERR_CANCELLED) {
 		r->cancelled = true;
 		st = OK;
-	} else if (st == OK) {
+	} else if (st == OK && take_given(&g)) {
 		st = sample_all(&g, err);
 		r->answer_seconds = clock_seconds() - t1;
 	}

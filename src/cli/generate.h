@@ -14,6 +14,8 @@ struct generate_request {
 	struct sampler *sampler;
 	struct stops *stops;			/* end the visible text; NULL for none */
 	const struct token_list *prompt;
+	const int32_t *given;			/* [n_given] the prompt's last ids are the answer's first */
+	size_t n_given;
 	int32_t max_tokens;			/* 0: until the context is full */
 	bool raw;				/* everything is content, nothing is decoded */
 	enum thinking thinking;
@@ -24,9 +26,9 @@ struct generate_request {
 };
 
 struct generate_result {
-	struct token_list ids;		/* what was sampled, EOS included; the caller clears */
+	struct token_list ids;		/* what was given and sampled, EOS included; the caller clears */
 	enum finish finish;
-	bool cancelled;			/* by Ctrl-C; ids is empty when it came while reading the prompt */
+	bool cancelled;			/* by Ctrl-C; nothing was sampled when it came while reading the prompt */
 	bool full;			/* the context had no room for more */
 	int32_t prompt_tokens, reused;	/* reused: tokens of the prompt that the session had read before */
 	double prompt_seconds, answer_seconds;

@@ -40,12 +40,14 @@ struct line_reader {
 	bool more;		/* reading a continued line */
 	unsigned char key[4];	/* bytes of a character not complete yet */
 	size_t n_key;
+	void (*idle)(void *ctx);
+	void *idle_ctx;
 };
 
 /* ------------------------------------------------------------------ keys */
 
 /* Waits for a byte on standard input.  1 got one, 0 end of input, -1 error, 2 a signal wants attention. */
-static int wait_byte(unsigned char *out)
+static int wait_byte(struct line_reader *r, unsigned char *out)
 {
 	struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
 
@@ -53,9 +55,13 @@ static int wait_byte(unsigned char *out)
 		ssize_t n;
 		int ready;
 
+		if (cli_ending())
+			return 0;
 		if (cli_interrupted() || cli_resized() || cli_continued())
 			return 2;
 		ready = poll(&p, 1, 300);
+		if (ready == 0 && r->idle)
+			r->idle(r->idle_ctx);
 		if (ready == 0 || (ready < 0 && errno == EINTR))
 			continue;
 		n = read(STDIN_FILENO, out, 1);
@@ -106,7 +112,7 @@ static int read_key(EditLine *e, wchar_t *out)
 		return 1;
 	}
 	for (;;) {
-		got = wait_byte(&b);
+		got = wait_byte(r, &b);
 		if (got == 2) {
 			if (take_signals(e, out))
 				return 1;
@@ -290,6 +296,12 @@ enum status line_open(struct line_reader **out, const char *history, struct err 
 	return OK;
 }
 
+void line_set_idle(struct line_reader *r, void (*idle)(void *ctx), void *ctx)
+{
+	r->idle = idle;
+	r->idle_ctx = ctx;
+}
+
 void line_close(struct line_reader *r)
 {
 	if (!r)
@@ -340,13 +352,13 @@ static enum line_event read_edited(struct line_reader *r, struct buf *text)
 	return LINE_TEXT;
 }
 
-static enum line_event read_plain(struct buf *text)
+static enum line_event read_plain(struct line_reader *r, struct buf *text)
 {
 	bool any = false;
 	unsigned char b;
 
 	for (;;) {
-		int got = wait_byte(&b);
+		int got = wait_byte(r, &b);
 
 		if (got == 2 && cli_interrupted()) {
 			cli_clear_interrupted();
@@ -384,7 +396,7 @@ enum line_event line_read(struct line_reader *r, const char *prompt, struct buf 
 				fputs(r->more ? ". " : prompt, stdout);
 				fflush(stdout);
 			}
-			got = read_plain(text);
+			got = read_plain(r, text);
 			if (got == LINE_INTERRUPT && term_out_tty())
 				fputc('\n', stdout);	/* behind the terminal's own ^C */
 		}

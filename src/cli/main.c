@@ -18,7 +18,7 @@
 static const struct cli_command *const commands[] = {
 	&chat_command, &run_command, &serve_command, &inspect_command, &tokenize_command, &render_command, &parse_command,
 	&logits_command, &perplexity_command, &pull_command, &quantize_command, &imatrix_command,
-	&quality_command, &bench_command,
+	&quality_command, &bench_command, &kv_command,
 };
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)

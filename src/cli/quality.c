@@ -1,12 +1,13 @@
 /* quality.c - `ds4 quality`: how far a model is from a reference, token by token over texts.
  *
  * What  KL divergence, agreement of the likeliest token and perplexity of TEST against REF, for ranges of context, with
- *       intervals.  REF is a model or what --save-logits stored of one that does not fit beside TEST.
- * How   The texts are cut into windows that begin with BOS.  Both models read the same few tokens, then the rows of
- *       logits are compared and forgotten: two steps of logits is all that is held.
+ *       intervals.  REF is a model or what --save-logits stored of one that does not fit beside TEST.  With --than a
+ *       third model is compared with REF, too, and TEST with it: is TEST better, on the same texts?
+ * How   The texts are cut into windows that begin with BOS.  All models read the same few tokens, then the rows of
+ *       logits are compared and forgotten: a step of logits of each is all that is held.
  * Careful
  *       - The last token of a window predicts nothing that can be checked; it is not read.
- *       - Both files must have the same vocabulary: the texts are tokenized with both, and the ids compared. */
+ *       - All files must have the same vocabulary: the texts are tokenized with each, and the ids compared. */
 #include "cli/quality.h"
 
 #include <inttypes.h>
@@ -39,11 +40,13 @@ struct side {
 	float *logits, *logprob;	/* [SCORE_MAX_LOGITS, V], [V] */
 };
 
+enum { TEST, REF, THAN, N_SIDES };
+
 struct comparison {
-	struct side ref, test;
+	struct side side[N_SIDES];
 	struct text_set texts;
-	struct quality_point *point;	/* [room] */
-	size_t n, room;
+	struct quality_point *point[N_SIDES];	/* [predictions] of TEST, and of THAN if there is one */
+	size_t n;
 	int32_t vocab, block;
 	struct logits_writer *writer;	/* --save-logits: instead of points; ref is not used */
 	struct progress progress;
@@ -88,48 +91,52 @@ static uint64_t predictions(const struct text_set *t)
 	return t->ids.n - t->n;
 }
 
-/* The reference must speak of the same tokens. */
-static enum status check_reference(struct comparison *c, const struct quality_args *a, struct err *err)
+/* REF or THAN, given as `path`, must speak of the same tokens as TEST. */
+static enum status check_side(struct comparison *c, const struct side *s, const char *path,
+			      const struct quality_args *a, struct err *err)
 {
 	uint64_t hash = logits_text_hash(c->texts.ids.id, c->texts.end, c->texts.n);
-	int32_t vocab = c->ref.e ? c->ref.e->shape.vocab : c->ref.file.vocab;
+	int32_t vocab = s->e ? s->e->shape.vocab : s->file.vocab;
 	struct text_set same;
 	bool equal;
 
 	if (vocab != c->vocab)
-		return err_set(err, ERR_FORMAT, "%s: has %d tokens in its vocabulary, %s has %d", a->file.item[0],
-			       (int)vocab, a->file.item[1], (int)c->vocab);
-	if (!c->ref.e) {
-		if (c->ref.file.hash == hash && c->ref.file.rows == predictions(&c->texts))
+		return err_set(err, ERR_FORMAT, "%s: has %d tokens in its vocabulary, %s has %d", path, (int)vocab,
+			       a->file.item[1], (int)c->vocab);
+	if (!s->e) {
+		if (s->file.hash == hash && s->file.rows == predictions(&c->texts))
 			return OK;
 		return err_set(err, ERR_FORMAT,
 			       "%s: was stored for other texts or another --ctx: expected %" PRIu64
-			       " rows, found %" PRIu64, a->file.item[0], predictions(&c->texts), c->ref.file.rows);
+			       " rows, found %" PRIu64, path, predictions(&c->texts), s->file.rows);
 	}
-	TRY(read_texts(&same, a, c->ref.e, 2, err));
+	TRY(read_texts(&same, a, s->e, 2, err));
 	equal = logits_text_hash(same.ids.id, same.end, same.n) == hash;
 	texts_clear(&same);
 	if (!equal)
-		return err_set(err, ERR_FORMAT, "%s: makes other tokens of the texts than %s", a->file.item[0],
-			       a->file.item[1]);
+		return err_set(err, ERR_FORMAT, "%s: makes other tokens of the texts than %s", path, a->file.item[1]);
 	return OK;
 }
 
 /* ------------------------------------------------------------------ running */
 
-static enum status add_point(struct comparison *c, int32_t context, int32_t target, const float *test,
-			     struct err *err)
+static enum status add_points(struct comparison *c, int32_t context, int32_t target, struct err *err)
 {
-	struct quality_point *p = &c->point[c->n];
-	struct quality_row row = {.logprob = c->ref.logprob, .n = c->vocab};
+	struct quality_row row = {.logprob = c->side[REF].logprob, .n = c->vocab};
 
-	if (c->ref.e)
-		row.target = c->ref.logprob[target];
+	if (c->side[REF].e)
+		row.target = c->side[REF].logprob[target];
 	else
-		TRY(logits_file_row(&c->ref.file, c->n, &row, err));
-	quality_compare(p, &row, test, c->vocab, target);
-	p->context = context;
-	p->block = c->block;
+		TRY(logits_file_row(&c->side[REF].file, c->n, &row, err));
+	for (int s = TEST; s < N_SIDES; s++) {
+		struct quality_point *p = &c->point[s][c->n];
+
+		if (!c->point[s])
+			continue;
+		quality_compare(p, &row, c->side[s].logprob, c->vocab, target);
+		p->context = context;
+		p->block = c->block;
+	}
 	c->n++;
 	return OK;
 }
@@ -137,27 +144,27 @@ static enum status add_point(struct comparison *c, int32_t context, int32_t targ
 /* Rows at..at+k-1 of a window. */
 static enum status one_step(struct comparison *c, const int32_t *id, int32_t at, int32_t k, struct err *err)
 {
-	struct side *both[2] = {&c->test, &c->ref};
 	size_t v = (size_t)c->vocab;
 
-	for (int s = 0; s < 2; s++) {
-		struct forward_part part = {.kv = both[s]->kv, .token = id + at, .n = k, .all_logits = true};
+	for (int s = 0; s < N_SIDES; s++) {
+		struct side *side = &c->side[s];
+		struct forward_part part = {.kv = side->kv, .token = id + at, .n = k, .all_logits = true};
 
-		if (both[s]->e)
-			TRY(forward_step(both[s]->e->forward, &part, 1, both[s]->logits, cli_interrupt_flag(), err));
+		if (side->e)
+			TRY(forward_step(side->e->forward, &part, 1, side->logits, cli_interrupt_flag(), err));
 	}
 	for (int32_t i = 0; i < k; i++) {
 		int32_t context = at + i + 1, target = id[at + i + 1];
 
-		for (int s = 0; s < 2; s++)
-			if (both[s]->e)
-				quality_logprobs(both[s]->logprob, both[s]->logits + (size_t)i * v, c->vocab);
+		for (int s = 0; s < N_SIDES; s++)
+			if (c->side[s].e)
+				quality_logprobs(c->side[s].logprob, c->side[s].logits + (size_t)i * v, c->vocab);
 		if (context == 1 || context % BLOCK == 0)
 			c->block++;
 		if (c->writer)
-			TRY(logits_writer_row(c->writer, c->test.logprob, target, err));
+			TRY(logits_writer_row(c->writer, c->side[TEST].logprob, target, err));
 		else
-			TRY(add_point(c, context, target, c->test.logprob, err));
+			TRY(add_points(c, context, target, err));
 	}
 	return OK;
 }
@@ -166,8 +173,8 @@ static int32_t step_rows(const struct comparison *c)
 {
 	int32_t k = SCORE_MAX_LOGITS;
 
-	for (int s = 0; s < 2; s++) {
-		const struct engine *e = s ? c->ref.e : c->test.e;
+	for (int s = 0; s < N_SIDES; s++) {
+		const struct engine *e = c->side[s].e;
 
 		if (e && e->opt.chunk < k)
 			k = e->opt.chunk;
@@ -181,20 +188,21 @@ static enum status one_window(struct comparison *c, size_t w, struct err *err)
 {
 	int32_t n, most = step_rows(c);
 	const int32_t *id = texts_window(&c->texts, w, &n);
-	enum status st;
+	enum status st = OK;
 
-	TRY_TO(out, kv_open(&c->test.kv, &c->test.e->pool, 2, err));
-	if (c->ref.e)
-		TRY_TO(out, kv_open(&c->ref.kv, &c->ref.e->pool, 2, err));
+	for (int s = 0; s < N_SIDES; s++)
+		if (c->side[s].e)
+			TRY_TO(out, kv_open(&c->side[s].kv, &c->side[s].e->pool, 2, err));
 	for (int32_t at = 0, k; at < n - 1; at += k) {
 		k = n - 1 - at < most ? n - 1 - at : most;
 		TRY_TO(out, one_step(c, id, at, k, err));
 		progress_show(&c->progress, (id - c->texts.ids.id) + at + k, (int64_t)c->texts.ids.n);
 	}
 out:
-	kv_close(c->test.kv);
-	kv_close(c->ref.kv);
-	c->test.kv = c->ref.kv = NULL;
+	for (int s = 0; s < N_SIDES; s++) {
+		kv_close(c->side[s].kv);
+		c->side[s].kv = NULL;
+	}
 	return st;
 }
 
@@ -242,14 +250,36 @@ static json_t *row_json(const char *range, const struct quality_summary *s)
 			 "perplexity_ratio", interval_json(&s->ratio));
 }
 
-static enum status print_json(const struct comparison *c, const struct quality_args *a, json_t *rows, struct err *err)
+static json_t *pair_json(const struct quality_pair *p, const char *name)
 {
-	json_t *all = json_pack("{s:s?, s:s?, s:b, s:i, s:I, s:I, s:I, s:O}", "reference", c->ref.name, "test",
-				c->test.name, "stored", !c->ref.e, "stored_top", (int)c->ref.file.n, "windows",
+	return json_pack("{s:s?, s:o, s:o, s:o}", "model", name, "kl_difference", interval_json(&p->kl),
+			 "top1_difference", interval_json(&p->top1), "perplexity_ratio", interval_json(&p->ratio));
+}
+
+/* TEST against THAN; lines that end in a verdict for who does not read intervals. */
+static void print_pair(const struct quality_pair *p, const char *test, const char *than)
+{
+	const char *word = p->kl.high < 0 ? "nearer to the reference" : p->kl.low > 0 ? "further from it" : "not told apart";
+
+	printf("%s against %s, the same tokens resampled together: KL %+.5f [%+.5f %+.5f], same top-1 %+.2f %% "
+	       "[%+.2f %+.2f], perplexity ratio %.4f [%.4f %.4f]: %s\n", test, than, p->kl.value, p->kl.low, p->kl.high,
+	       100 * p->top1.value, 100 * p->top1.low, 100 * p->top1.high, p->ratio.value, p->ratio.low, p->ratio.high,
+	       word);
+}
+
+static enum status print_json(const struct comparison *c, const struct quality_args *a, json_t *rows,
+			      const struct quality_pair *pair, struct err *err)
+{
+	const struct side *ref = &c->side[REF];
+	json_t *all = json_pack("{s:s?, s:s?, s:b, s:i, s:I, s:I, s:I, s:O}", "reference", ref->name, "test",
+				c->side[TEST].name, "stored", !ref->e, "stored_top", (int)ref->file.n, "windows",
 				(json_int_t)c->texts.n, "resamples", (json_int_t)a->resamples, "seed",
 				(json_int_t)a->seed, "ranges", rows);
-	char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
+	char *text;
 
+	if (all && c->point[THAN])
+		json_object_set_new(all, "than", pair_json(pair, c->side[THAN].name));
+	text = all ? json_dumps(all, JSON_COMPACT) : NULL;
 	json_decref(all);
 	if (!text)
 		return err_set(err, ERR_MEMORY, "no memory for the JSON text");
@@ -258,24 +288,29 @@ static enum status print_json(const struct comparison *c, const struct quality_a
 	return OK;
 }
 
+static void print_head(const struct comparison *c)
+{
+	printf("%s against %s%s, %zu windows; [95 %% intervals]\n", c->side[TEST].name, c->side[REF].name,
+	       c->side[REF].e ? "" : " (stored)", c->texts.n);
+	printf("%-12s %7s  %-25s %-7s %-6s %-5s  %-23s  %9s %9s  %s\n", "context", "tokens", "KL, nats", "median", "99 %",
+	       "max", "same top-1, %", "ppl ref", "ppl test", "ratio");
+}
+
 static enum status report(const struct comparison *c, const struct quality_args *a, struct err *err)
 {
 	json_t *rows = json_array();
+	struct quality_pair pair = {0};
 	enum status st = OK;
 
-	if (!a->json) {
-		printf("%s against %s%s, %zu windows; [95 %% intervals]\n", c->test.name, c->ref.name,
-		       c->ref.e ? "" : " (stored)", c->texts.n);
-		printf("%-12s %7s  %-25s %-7s %-6s %-5s  %-23s  %9s %9s  %s\n", "context", "tokens", "KL, nats", "median",
-		       "99 %", "max", "same top-1, %", "ppl ref", "ppl test", "ratio");
-	}
+	if (!a->json)
+		print_head(c);
 	for (size_t b = 0; st == OK && b <= N_BUCKETS; b++) {
 		int32_t low = b < N_BUCKETS ? bucket_bound[b] : 0;
 		int32_t high = b < N_BUCKETS ? bucket_bound[b + 1] : INT32_MAX;
 		struct quality_summary s;
 		char range[32];
 
-		st = quality_summarise(&s, c->point, c->n, low, high, (int)a->resamples, (uint64_t)a->seed, err);
+		st = quality_summarise(&s, c->point[TEST], c->n, low, high, (int)a->resamples, (uint64_t)a->seed, err);
 		if (st != OK || !s.n)
 			continue;
 		range_name(range, sizeof range, low, high);
@@ -284,8 +319,13 @@ static enum status report(const struct comparison *c, const struct quality_args 
 		else
 			print_row(range, &s);
 	}
+	if (st == OK && c->point[THAN])
+		st = quality_compare_pair(&pair, c->point[TEST], c->point[THAN], c->n, 0, INT32_MAX, (int)a->resamples,
+					  (uint64_t)a->seed, err);
+	if (st == OK && c->point[THAN] && !a->json)
+		print_pair(&pair, c->side[TEST].name, c->side[THAN].name);
 	if (st == OK && a->json)
-		st = print_json(c, a, rows, err);
+		st = print_json(c, a, rows, &pair, err);
 	json_decref(rows);
 	return st;
 }
@@ -294,12 +334,13 @@ static enum status report(const struct comparison *c, const struct quality_args 
 
 static enum status save(struct comparison *c, const struct quality_args *a, struct err *err)
 {
+	struct side *model = &c->side[TEST];
 	enum status st;
 
-	TRY(open_model(&c->test, &a->engine, NULL, err));
-	c->vocab = c->test.e->shape.vocab;
-	TRY(read_texts(&c->texts, a, c->test.e, 0, err));
-	TRY(logits_writer_open(&c->writer, a->save, c->test.name, c->vocab,
+	TRY(open_model(model, &a->engine, NULL, err));
+	c->vocab = model->e->shape.vocab;
+	TRY(read_texts(&c->texts, a, model->e, 0, err));
+	TRY(logits_writer_open(&c->writer, a->save, model->name, c->vocab,
 			       a->top && a->top < c->vocab ? (int32_t)a->top : c->vocab, predictions(&c->texts),
 			       logits_text_hash(c->texts.ids.id, c->texts.end, c->texts.n), err));
 	st = all_windows(c, err);
@@ -317,18 +358,26 @@ static enum status compare(struct comparison *c, const struct quality_args *a, s
 			       "'quality' needs a reference, a model to test and at least one text, got %d of these",
 			       a->file.n);
 	if (logits_file_is(a->file.item[0])) {
-		TRY(logits_file_open(&c->ref.file, a->file.item[0], err));
-		c->ref.name = c->ref.file.model;
+		TRY(logits_file_open(&c->side[REF].file, a->file.item[0], err));
+		c->side[REF].name = c->side[REF].file.model;
 	} else {
-		TRY(open_model(&c->ref, &a->engine, a->file.item[0], err));
+		TRY(open_model(&c->side[REF], &a->engine, a->file.item[0], err));
 	}
-	TRY(open_model(&c->test, &a->engine, a->file.item[1], err));
-	c->vocab = c->test.e->shape.vocab;
-	TRY(read_texts(&c->texts, a, c->test.e, 2, err));
-	TRY(check_reference(c, a, err));
-	c->point = mem_array(predictions(&c->texts), sizeof *c->point);
-	if (!c->point)
-		return err_set(err, ERR_MEMORY, "no memory for %" PRIu64 " tokens", predictions(&c->texts));
+	TRY(open_model(&c->side[TEST], &a->engine, a->file.item[1], err));
+	if (a->than)
+		TRY(open_model(&c->side[THAN], &a->engine, a->than, err));
+	c->vocab = c->side[TEST].e->shape.vocab;
+	TRY(read_texts(&c->texts, a, c->side[TEST].e, 2, err));
+	TRY(check_side(c, &c->side[REF], a->file.item[0], a, err));
+	if (a->than)
+		TRY(check_side(c, &c->side[THAN], a->than, a, err));
+	for (int s = TEST; s < N_SIDES; s++) {
+		if (s == REF || (s == THAN && !a->than))
+			continue;
+		c->point[s] = mem_array(predictions(&c->texts), sizeof *c->point[s]);
+		if (!c->point[s])
+			return err_set(err, ERR_MEMORY, "no memory for %" PRIu64 " tokens", predictions(&c->texts));
+	}
 	TRY(all_windows(c, err));
 	return report(c, a, err);
 }
@@ -349,16 +398,19 @@ static enum status quality(void *options, struct err *err)
 	st = a->save ? save(&c, a, err) : compare(&c, a, err);
 	progress_clear(&c.progress);
 	logits_writer_close(c.writer);
-	mem_free(c.point);
 	texts_clear(&c.texts);
-	close_side(&c.ref);
-	close_side(&c.test);
+	for (int s = 0; s < N_SIDES; s++) {
+		mem_free(c.point[s]);
+		close_side(&c.side[s]);
+	}
 	return st;
 }
 
 static const struct arg_spec quality_args[] = {
 	ARG_REST("REF TEST TEXT", struct quality_args, file, 0, ARG_LIST_MAX,
 		 "the reference (model or stored logits), the model to test, texts; only texts with --save-logits"),
+	ARG_TEXT("than", 0, struct quality_args, than, "MODEL",
+		 "is TEST nearer to REF than this one?  Intervals of the difference, on the same tokens"),
 	ARG_FLAG("chat", 0, struct quality_args, chat,
 		 "texts are JSON lines: {\"messages\": [...]}, {\"ids\": [...]} or \"a rendered prompt\""),
 	ARG_FLAG("control", 0, struct quality_args, control, "recognise control tokens in plain texts"),
@@ -378,6 +430,7 @@ static const struct arg_spec quality_args[] = {
 
 static const char *const quality_examples[] = {
 	"ds4 quality q4.gguf q2.gguf story.txt",
+	"ds4 quality q8.gguf q2-imatrix.gguf story.txt --than q2.gguf",
 	"ds4 quality --save-logits q4.logits -m q4.gguf --chat talks.jsonl    # once, on a large machine",
 	"ds4 quality q4.logits q2.gguf --chat talks.jsonl --json",
 	"ds4 quality --continuations official.jsonl -m q2.gguf",

@@ -7,7 +7,7 @@
 struct quality_args {
 	struct engine_args engine;
 	struct arg_list file;
-	const char *save, *continuations;
+	const char *save, *continuations, *than;
 	bool chat, control, json;
 	int64_t top, resamples, seed;
 	double margin;

@@ -25,6 +25,14 @@ static bool commands_terminal(const char *p, size_t left, size_t *n)
 	return c == 0xC2 && left > 1 && (unsigned char)p[1] >= 0x80 && (unsigned char)p[1] < 0xA0;
 }
 
+static void write_wrapped(struct show *s, FILE *f, const char *p, size_t n)
+{
+	if (f == stdout && term_out_moves())
+		wrap_write(&s->wrap, f, term_width(), p, n);
+	else
+		fwrite(p, 1, n, f);
+}
+
 static void write_text(struct show *s, FILE *f, const char *p, size_t n)
 {
 	bool tty = f == stderr ? term_err_tty() : term_out_tty();
@@ -33,12 +41,12 @@ static void write_text(struct show *s, FILE *f, const char *p, size_t n)
 	for (size_t i = 0; tty && i < n; i++) {
 		if (!commands_terminal(p + i, n - i, &bad))
 			continue;
-		fwrite(p + from, 1, i - from, f);
-		fputs("\xEF\xBF\xBD", f);
+		write_wrapped(s, f, p + from, i - from);
+		write_wrapped(s, f, "\xEF\xBF\xBD", 3);
 		i += bad - 1;
 		from = i + 1;
 	}
-	fwrite(p + from, 1, n - from, f);
+	write_wrapped(s, f, p + from, n - from);
 	if (n) {
 		s->line_open = p[n - 1] != '\n';
 		s->any = true;
@@ -46,11 +54,28 @@ static void write_text(struct show *s, FILE *f, const char *p, size_t n)
 	fflush(f);
 }
 
+void show_safe(FILE *f, const char *text, size_t n)
+{
+	bool tty = f == stderr ? term_err_tty() : term_out_tty();
+	size_t from = 0, bad;
+
+	for (size_t i = 0; tty && i < n; i++) {
+		if (!commands_terminal(text + i, n - i, &bad))
+			continue;
+		fwrite(text + from, 1, i - from, f);
+		fputs("\xEF\xBF\xBD", f);
+		i += bad - 1;
+		from = i + 1;
+	}
+	fwrite(text + from, 1, n - from, f);
+}
+
 static void break_line(struct show *s, FILE *f)
 {
 	if (s->line_open)
 		fputc('\n', f);
 	s->line_open = false;
+	s->wrap = (struct wrap){0};
 }
 
 /* Between the parts of an answer: ends the line, and at a terminal leaves one empty. */
@@ -94,7 +119,8 @@ static void begin_call(struct show *s, const struct piece *p)
 	}
 	write_text(s, stdout, buf_cstr(&b), b.len);
 	term_style(stdout, TERM_PLAIN);
-	fputs(s->calls_as_json ? "" : "  ", stdout);
+	if (!s->calls_as_json)
+		write_text(s, stdout, "  ", 2);
 	buf_clear(&b);
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "chat/decode.h"
+#include "cli/wrap.h"
 
 struct show {
 	FILE *reasoning_to;	/* NULL: not shown */
@@ -14,10 +15,14 @@ struct show {
 	enum { SHOW_NOTHING, SHOW_REASONING, SHOW_CONTENT, SHOW_CALL } state;
 	bool line_open;		/* the last character was no line break */
 	bool any;		/* something was written */
+	struct wrap wrap;	/* at a terminal */
 };
 
 /* Writes a piece to standard output as it comes (reasoning: where reasoning_to says). */
 void show_piece(struct show *s, const struct piece *p);
+
+/* Writes text from outside as it is, but at a terminal without what could command it. */
+void show_safe(FILE *f, const char *text, size_t n);
 
 /* After the last piece: ends the styles and the line. */
 void show_end(struct show *s);

@@ -1,4 +1,4 @@
-/* signals.c - Ctrl-C, a resized window, a return from Ctrl-Z: three flags.
+/* signals.c - Ctrl-C, a resized window, a return from Ctrl-Z, a request to end: flags.
  *
  * Handlers only set a flag; whoever waits or works looks at it (line.c while waiting for keys, generate.c between
  * tokens, the engine between steps).  No SA_RESTART: a read that waits for a key must come back. */
@@ -7,12 +7,14 @@
 
 #include "cli/cli.h"
 
-static volatile sig_atomic_t interrupted, resized, continued;
+static volatile sig_atomic_t interrupted, resized, continued, ending;
 
 static void on_signal(int sig)
 {
 	if (sig == SIGINT)
 		interrupted = 1;
+	else if (sig == SIGHUP || sig == SIGTERM)
+		ending = interrupted = 1;
 	else if (sig == SIGWINCH)
 		resized = 1;
 	else
@@ -42,6 +44,17 @@ void cli_signals_install(void)
 void cli_interrupt_twice_kills(void)
 {
 	handle(SIGINT, (int)SA_RESETHAND);
+}
+
+void cli_end_in_order(void)
+{
+	handle(SIGHUP, (int)SA_RESETHAND);
+	handle(SIGTERM, (int)SA_RESETHAND);
+}
+
+bool cli_ending(void)
+{
+	return ending;
 }
 
 bool cli_interrupted(void)

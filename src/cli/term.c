@@ -13,15 +13,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/utf8.h"
+#include "cli/wrap.h"
 
 static struct {
 	bool in_tty, out_tty, err_tty;
 	bool colour, cursor;	/* may style; may move the cursor */
 	bool styled_out, styled_err;
 	struct progress *drawn;
+	struct termios before;	/* the echo was turned off */
+	bool silent;
 } screen;
 
 void term_init(void)
@@ -48,6 +53,11 @@ bool term_out_tty(void)
 bool term_err_tty(void)
 {
 	return screen.err_tty;
+}
+
+bool term_out_moves(void)
+{
+	return screen.out_tty && screen.cursor;
 }
 
 bool term_smart(void)
@@ -85,12 +95,18 @@ void term_style(FILE *f, enum term_style style)
 
 void term_note(const char *fmt, ...)
 {
+	struct wrap wrap = {0};
+	char text[2000];
 	va_list ap;
 
-	term_style(stderr, TERM_DIM);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
+	term_style(stderr, TERM_DIM);
+	if (screen.err_tty && screen.cursor)
+		wrap_write(&wrap, stderr, term_width(), text, utf8_whole(text, strlen(text)));
+	else
+		fputs(text, stderr);
 	term_style(stderr, TERM_PLAIN);
 	fputc('\n', stderr);
 	fflush(stderr);
@@ -156,8 +172,24 @@ void progress_clear(struct progress *p)
 	screen.drawn = NULL;
 }
 
+void term_echo(bool on)
+{
+	struct termios t;
+
+	if (on && screen.silent)
+		tcsetattr(STDIN_FILENO, TCSADRAIN, &screen.before);
+	if (on || screen.silent || !term_smart() || tcgetattr(STDIN_FILENO, &screen.before) < 0) {
+		screen.silent = screen.silent && !on;
+		return;
+	}
+	t = screen.before;
+	t.c_lflag &= ~(tcflag_t)ECHO;
+	screen.silent = tcsetattr(STDIN_FILENO, TCSADRAIN, &t) == 0;
+}
+
 void term_restore(void)
 {
+	term_echo(true);
 	if (screen.drawn)
 		progress_clear(screen.drawn);
 	term_style(stdout, TERM_PLAIN);

@@ -15,6 +15,7 @@ void term_init(void);
 bool term_in_tty(void);		/* someone types */
 bool term_out_tty(void);	/* someone watches standard output */
 bool term_err_tty(void);
+bool term_out_moves(void);	/* standard output is a terminal on which the cursor can be moved */
 bool term_smart(void);		/* input and output are a terminal that understands cursor movement */
 int term_width(void);		/* columns now; 80 when unknown.  Re-read every time: terminals are resized */
 
@@ -40,7 +41,10 @@ void progress_show(struct progress *p, int64_t done, int64_t total);
 bool progress_line(struct progress *p, const char *text);
 void progress_clear(struct progress *p);
 
-/* Turns off the style and clears a progress line left on the screen; for the way out. */
+/* Off: what is typed is not shown while the program writes; it waits for the next prompt.  On: as it was before. */
+void term_echo(bool on);
+
+/* Turns off the style, puts the echo back and clears a progress line left on the screen; for the way out. */
 void term_restore(void);
 
 #endif

@@ -11,6 +11,7 @@
  *       - The forward pass must hold one row of every timeline, whatever the chunk.
  * Thread: one thread drives an engine and its sessions. */
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -59,7 +60,7 @@ static enum status choose(struct engine *e, struct err *err)
 	if (!o->timelines)
 		o->timelines = 1;
 	if (!o->chunk)
-		o->chunk = strcmp(e->be->name, "ref") == 0 ? 64 : 256;
+		o->chunk = strcmp(e->be->name, "ref") == 0 ? 64 : e->be->room ? 2048 : 256;
 	if (o->chunk > o->context)
 		o->chunk = o->context;
 	rows = engine_step_rows(o->chunk, o->timelines);
@@ -115,6 +116,34 @@ static enum status open_model(struct engine *e, const char *path, struct err *er
 	return e->name ? OK : err_set(err, ERR_MEMORY, "%s: no memory for the model's name", path);
 }
 
+/* Beside the weights, which some formats grow by a few percent: work space of a step and the first history. */
+#define DEVICE_SPARE ((uint64_t)2 << 30)
+
+/* A device whose memory has room for the model: e->be, and why.  False: none. */
+static bool try_device(struct engine *e, const struct be_options *o)
+{
+	uint64_t need = weight_bytes(e->gguf) / 100 * 104 + DEVICE_SPARE, room;
+	struct err why = {0};
+	int i = 0;
+
+	while (be_name(i) && strcmp(be_name(i), "cuda") != 0)
+		i++;
+	if (!be_name(i))
+		return false;
+	if (be_open(&e->be, "cuda", o, &why) != OK) {
+		snprintf(e->backend_why, sizeof e->backend_why, "backend: cpu; %.150s", why.msg);
+		return false;
+	}
+	room = e->be->room(e->be);
+	snprintf(e->backend_why, sizeof e->backend_why, "backend: %s; the model needs %.1f GB, %s has %.1f GB free",
+		 need <= room ? "cuda" : "cpu", (double)need / 1e9, e->be->device, (double)room / 1e9);
+	if (need <= room)
+		return true;
+	be_close(e->be);
+	e->be = NULL;
+	return false;
+}
+
 static enum status open_backend(struct engine *e, struct err *err)
 {
 	bool any = !e->opt.backend || strcmp(e->opt.backend, "auto") == 0;
@@ -122,8 +151,9 @@ static enum status open_backend(struct engine *e, struct err *err)
 
 	if (!e->opt.threads)
 		e->opt.threads = cpu_count();
-	o = (struct be_options){.threads = e->opt.threads, .numerics = e->opt.numerics};
-	TRY(be_open(&e->be, any ? "cpu" : e->opt.backend, &o, err));
+	o = (struct be_options){.threads = e->opt.threads, .isa = e->opt.isa, .numerics = e->opt.numerics};
+	if (!any || !try_device(e, &o))
+		TRY(be_open(&e->be, any ? "cpu" : e->opt.backend, &o, err));
 	e->opt.backend = e->be->name;
 	return OK;
 }

@@ -16,8 +16,9 @@
 
 struct engine_options {
 	const char *model;		/* path of a GGUF file */
-	const char *backend;		/* "ref", "cpu"; NULL or "auto" = the fastest there is */
+	const char *backend;		/* "ref", "cpu", "cuda"; NULL or "auto" = the fastest that has room for the model */
 	int threads;			/* 0 = choose */
+	const char *isa;		/* instruction set of cpu: see struct be_options */
 	int32_t context;		/* tokens of one timeline; 0 = min(model's, 32768) */
 	int32_t timelines;		/* how many at once; 0 = 1 */
 	int32_t chunk;			/* rows of a prefill step; 0 = choose */
@@ -53,6 +54,7 @@ struct engine {
 	struct forward *forward;
 	struct memory_plan plan;
 	const char *name;		/* general.name or the file's name */
+	char backend_why[200];		/* one sentence: which backend "auto" took and why; empty when it was named */
 };
 
 /* Plans first: a context that does not fit is refused (ERR_MEMORY) with the largest that would, before allocation. */

@@ -34,9 +34,9 @@ struct session {
 	const volatile int *cancel;	/* looked at while a prompt is read */
 };
 
-enum status session_open(struct session **out, struct engine *e, struct err *err)
+/* Without a timeline. */
+static enum status session_new(struct session **out, struct engine *e, struct err *err)
 {
-	enum status st = OK;
 	struct session *s = mem_zero(sizeof *s);
 
 	*out = NULL;
@@ -46,34 +46,37 @@ enum status session_open(struct session **out, struct engine *e, struct err *err
 	s->token = mem_array((size_t)e->opt.context, sizeof *s->token);
 	s->logits = mem_array((size_t)e->shape.vocab, sizeof *s->logits);
 	if (!s->token || !s->logits) {
-		st = err_set(err, ERR_MEMORY, "no memory for a session of %d tokens over a vocabulary of %d",
-			     (int)e->opt.context, (int)e->shape.vocab);
-		goto out;
+		session_close(s);
+		return err_set(err, ERR_MEMORY, "no memory for a session of %d tokens over a vocabulary of %d",
+			       (int)e->opt.context, (int)e->shape.vocab);
 	}
-	TRY_TO(out, kv_open(&s->kv, &e->pool, OWN_CHECKPOINTS, err));
 	*out = s;
-	s = NULL;
-out:
-	session_close(s);
+	return OK;
+}
+
+/* Closes what has no timeline. */
+static enum status need_timeline(struct session **s, enum status st)
+{
+	if (st != OK) {
+		session_close(*s);
+		*s = NULL;
+	}
 	return st;
+}
+
+enum status session_open(struct session **out, struct engine *e, struct err *err)
+{
+	TRY(session_new(out, e, err));
+	return need_timeline(out, kv_open(&(*out)->kv, &e->pool, OWN_CHECKPOINTS, err));
 }
 
 enum status session_fork(struct session **out, const struct session *from, struct err *err)
 {
 	struct session *s;
-	struct kv *kv;
-	enum status st;
 
-	TRY(session_open(out, from->e, err));
+	TRY(session_new(out, from->e, err));
 	s = *out;
-	st = kv_fork(&kv, from->kv, err);
-	if (st != OK) {
-		session_close(s);
-		*out = NULL;
-		return st;
-	}
-	kv_close(s->kv);
-	s->kv = kv;
+	TRY(need_timeline(out, kv_fork(&s->kv, from->kv, err)));
 	s->n = from->n;
 	s->has_logits = from->has_logits;
 	s->cancel = from->cancel;

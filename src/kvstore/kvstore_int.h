@@ -56,6 +56,7 @@ struct entry {
 	enum reach { REACH_UNKNOWN, REACH_YES, REACH_NO } reach;	/* is all before it there, too? */
 	uint32_t hits;
 	bool banned;		/* removed while a tree may still have it: stays, empty, and is not stored again */
+	bool spent;		/* what went on from it was let go: not an end that still grows */
 	bool mark;		/* for whoever walks over all */
 	uint64_t created;
 	double used;		/* seconds since 1970; the fraction decides among those of one burst */
@@ -199,15 +200,14 @@ struct load_job {			/* a section of a file */
 	struct store_file *file;	/* pinned by the caller */
 	uint64_t offset, bytes;
 	struct hash128 sum;
-	void *to;			/* the caller's: where put() shall bring it */
-	enum status st;			/* out: OK, or why it was not put; ERR_FORMAT = the checksum is wrong */
+	void *to;			/* device memory; undefined after a failure */
+	enum status st;			/* out: OK, or why not; ERR_FORMAT = the checksum is wrong */
 	struct err err;
 };
 
-/* Reads all jobs with several threads, checks each, and hands the good ones to put() on the caller's thread.  Orders
- * the jobs by place.  Not locked. */
-void load_run(struct kvstore *ks, struct load_job *job, int32_t n, void (*put)(void *ctx, void *to, const void *p, size_t n),
-	      void *ctx);
+/* Reads all jobs with several threads and checks each.  On a backend without host memory good ones are uploaded on the
+ * caller's thread.  Orders the jobs by place.  Not locked. */
+void load_run(struct kvstore *ks, struct load_job *job, int32_t n, struct backend *be);
 /* One section into p; the file need not be pinned if nobody else can remove it. */
 enum status load_section(const struct kvstore *ks, int fd, const char *path, const struct load_job *j, void *p, struct err *err);
 

@@ -2,10 +2,11 @@
  *
  * What  load_run() brings blocks and a checkpoint from files into the pool's memory.
  * Why   One thread that reads, checks and copies in turn leaves the disk idle two thirds of the time.
- * How   Jobs in the order in which they lie on the disk; each thread takes the next one, reads it into a free buffer and
- *       compares the checksum; the caller hands full buffers to the backend, because only its thread may.
+ * How   Jobs in the order in which they lie on the disk; each thread takes the next one, reads it and compares the
+ *       checksum: in place where the backend's memory is the host's, else in a free buffer, and the caller hands full
+ *       buffers to the backend, because only its thread may.
  * Careful
- *       - A section whose checksum is wrong never reaches put().
+ *       - Memory whose checksum was wrong holds anything: whoever asked must not use it.
  *       - Without a second thread, or memory for more buffers, it works all the same, more slowly. */
 #include <stdlib.h>
 #include <string.h>
@@ -19,8 +20,9 @@ enum buffer_state { BUFFER_FREE, BUFFER_TAKEN, BUFFER_FULL };
 
 struct loader {
 	struct kvstore *ks;
+	struct backend *be;
 	struct load_job *job;
-	int32_t n, next, finished;	/* jobs: all, taken, put or failed */
+	int32_t n, next, finished;	/* jobs: all, taken, in their place or failed */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct {
@@ -28,7 +30,7 @@ struct loader {
 		enum buffer_state state;
 		int32_t job;
 	} buffer[BUFFERS_MAX];
-	int n_buffer;
+	int n_buffer;			/* 0: in place */
 };
 
 /* The file that a thread read last stays open. */
@@ -76,6 +78,26 @@ static int free_buffer(const struct loader *l)
 	return -1;
 }
 
+/* With the loader's lock, which is free while the disk works. */
+static void next_job(struct loader *l, struct reader *r, int at)
+{
+	struct load_job *j = &l->job[l->next];
+	void *p = at < 0 ? j->to : l->buffer[at].p;
+
+	if (at >= 0) {
+		l->buffer[at].state = BUFFER_TAKEN;
+		l->buffer[at].job = l->next;
+	}
+	l->next++;
+	pthread_mutex_unlock(&l->lock);
+	j->st = read_job(l, r, j, p);
+	pthread_mutex_lock(&l->lock);
+	if (at >= 0)
+		l->buffer[at].state = j->st == OK ? BUFFER_FULL : BUFFER_FREE;
+	l->finished += at < 0 || j->st != OK;
+	pthread_cond_broadcast(&l->changed);
+}
+
 static void *read_jobs(void *ctx)
 {
 	struct loader *l = ctx;
@@ -84,21 +106,11 @@ static void *read_jobs(void *ctx)
 	pthread_mutex_lock(&l->lock);
 	while (l->next < l->n) {
 		int at = free_buffer(l);
-		struct load_job *j;
 
-		if (at < 0) {
+		if (at < 0 && l->n_buffer)
 			pthread_cond_wait(&l->changed, &l->lock);
-			continue;
-		}
-		l->buffer[at].state = BUFFER_TAKEN;
-		l->buffer[at].job = l->next;
-		j = &l->job[l->next++];
-		pthread_mutex_unlock(&l->lock);
-		j->st = read_job(l, &r, j, l->buffer[at].p);
-		pthread_mutex_lock(&l->lock);
-		l->buffer[at].state = j->st == OK ? BUFFER_FULL : BUFFER_FREE;
-		l->finished += j->st != OK;
-		pthread_cond_broadcast(&l->changed);
+		else
+			next_job(l, &r, at);
 	}
 	pthread_mutex_unlock(&l->lock);
 	io_close(r.fd);
@@ -106,7 +118,7 @@ static void *read_jobs(void *ctx)
 }
 
 /* The caller's part, while others read. */
-static void put_all(struct loader *l, void (*put)(void *ctx, void *to, const void *p, size_t n), void *ctx)
+static void upload_all(struct loader *l)
 {
 	pthread_mutex_lock(&l->lock);
 	while (l->finished < l->n) {
@@ -122,7 +134,7 @@ static void put_all(struct loader *l, void (*put)(void *ctx, void *to, const voi
 		l->buffer[at].state = BUFFER_TAKEN;
 		j = &l->job[l->buffer[at].job];
 		pthread_mutex_unlock(&l->lock);
-		put(ctx, j->to, l->buffer[at].p, (size_t)j->bytes);
+		l->be->upload(l->be, j->to, l->buffer[at].p, (size_t)j->bytes);
 		pthread_mutex_lock(&l->lock);
 		l->buffer[at].state = BUFFER_FREE;
 		l->finished++;
@@ -132,16 +144,17 @@ static void put_all(struct loader *l, void (*put)(void *ctx, void *to, const voi
 }
 
 /* No thread to be had: one after the other. */
-static void alone(struct loader *l, void (*put)(void *ctx, void *to, const void *p, size_t n), void *ctx)
+static void alone(struct loader *l)
 {
 	struct reader r = {.fd = -1};
 
 	for (int32_t i = 0; i < l->n; i++) {
 		struct load_job *j = &l->job[i];
+		void *p = l->n_buffer ? l->buffer[0].p : j->to;
 
-		j->st = read_job(l, &r, j, l->buffer[0].p);
-		if (j->st == OK)
-			put(ctx, j->to, l->buffer[0].p, (size_t)j->bytes);
+		j->st = read_job(l, &r, j, p);
+		if (j->st == OK && l->n_buffer)
+			l->be->upload(l->be, j->to, p, (size_t)j->bytes);
 	}
 	io_close(r.fd);
 }
@@ -154,33 +167,39 @@ static int by_place(const void *a, const void *b)
 	return files ? files : (x->offset > y->offset) - (x->offset < y->offset);
 }
 
-void load_run(struct kvstore *ks, struct load_job *job, int32_t n, void (*put)(void *ctx, void *to, const void *p, size_t n),
-	      void *ctx)
+/* False: no memory for a single one, and every job says so. */
+static bool make_buffers(struct loader *l, int want)
 {
-	int want = ks->opt.readers < THREADS_MAX ? ks->opt.readers : THREADS_MAX, threads = 0;
-	struct loader l = {.ks = ks, .job = job, .n = n};
-	pthread_t thread[THREADS_MAX];
 	uint64_t most = 0;
 
+	for (int32_t i = 0; i < l->n; i++)
+		most = l->job[i].bytes > most ? l->job[i].bytes : most;
+	while (l->n_buffer < want && (l->buffer[l->n_buffer].p = mem_alloc((size_t)most)) != NULL)
+		l->n_buffer++;
+	for (int32_t i = 0; l->n_buffer == 0 && i < l->n; i++)
+		l->job[i].st = err_set(&l->job[i].err, ERR_MEMORY, "no memory to read a stored block of %llu bytes",
+				       (unsigned long long)most);
+	return l->n_buffer > 0;
+}
+
+void load_run(struct kvstore *ks, struct load_job *job, int32_t n, struct backend *be)
+{
+	int want = ks->opt.readers < THREADS_MAX ? ks->opt.readers : THREADS_MAX, threads = 0;
+	struct loader l = {.ks = ks, .be = be, .job = job, .n = n};
+	pthread_t thread[THREADS_MAX];
+
 	qsort(job, (size_t)n, sizeof *job, by_place);
-	for (int32_t i = 0; i < n; i++)
-		most = job[i].bytes > most ? job[i].bytes : most;
 	want = want < n ? want : n;
-	while (l.n_buffer < 2 * want && (l.buffer[l.n_buffer].p = mem_alloc((size_t)most)) != NULL)
-		l.n_buffer++;
-	for (int32_t i = 0; l.n_buffer == 0 && i < n; i++)
-		job[i].st = err_set(&job[i].err, ERR_MEMORY, "no memory to read a stored block of %llu bytes",
-				    (unsigned long long)most);
-	if (l.n_buffer == 0)
+	if (n == 0 || (!be->host_memory && !make_buffers(&l, 2 * want)))
 		return;
 	pthread_mutex_init(&l.lock, NULL);
 	pthread_cond_init(&l.changed, NULL);
 	while (threads < want && pthread_create(&thread[threads], NULL, read_jobs, &l) == 0)
 		threads++;
 	if (threads)
-		put_all(&l, put, ctx);
+		upload_all(&l);
 	else
-		alone(&l, put, ctx);
+		alone(&l);
 	for (int i = 0; i < threads; i++)
 		pthread_join(thread[i], NULL);
 	pthread_mutex_destroy(&l.lock);

@@ -349,15 +349,15 @@ static int32_t gap_of(const struct index *x, const struct entry *e)
 	return gap;
 }
 
-/* An end without a checkpoint saves nothing; but if it has grown just now (fresh), one may still come. */
-static double worth(const struct index *x, const struct entry *e, double now, bool fresh)
+/* An end without a checkpoint saves nothing; but if it has grown just now, one may still come. */
+static double worth(const struct index *x, const struct entry *e, double now)
 {
 	double age = (now > e->used ? now - e->used : 0) + YOUNG_SECONDS, gap, bytes;
 
 	if (e->reach == REACH_NO)
 		return 0;
 	if (e->part[KVFILE_CHECK].place == PLACE_NONE)
-		return (fresh && now < (double)e->created + FRESH_SECONDS ? 1e30 : 1e-30) / age;
+		return (!e->spent && now < (double)e->created + FRESH_SECONDS ? 1e30 : 1e-30) / age;
 	gap = gap_of(x, e);
 	bytes = (double)e->part[KVFILE_CHECK].bytes;
 	if (!e->children)
@@ -365,10 +365,10 @@ static double worth(const struct index *x, const struct entry *e, double now, bo
 	return (1.0 + e->hits) * gap / (bytes + 1) / age;
 }
 
-static void push_entry(struct heap *h, const struct index *x, struct entry *e, bool fresh)
+static void push_entry(struct heap *h, const struct index *x, struct entry *e)
 {
 	if (!e->banned && !on_its_way(e) && (!e->children || e->part[KVFILE_CHECK].place == PLACE_FILE))
-		push(h, (struct candidate){worth(x, e, h->now, fresh), e});
+		push(h, (struct candidate){worth(x, e, h->now), e});
 }
 
 /* Forgets one; whom it leaves as an end becomes a candidate. */
@@ -383,11 +383,13 @@ static void evict_one(struct kvstore *ks, struct heap *h, struct entry *e, struc
 		index_drop_part(x, e, KVFILE_CHECK);
 		return;
 	}
+	if (up)
+		up->spent = true;
 	out->entries++;
 	ks->stats.evicted++;
 	index_drop_entry(x, e);
 	if (up && --up->children == 0 && up->part[KVFILE_CHECK].place != PLACE_FILE)
-		push_entry(h, x, up, false);
+		push_entry(h, x, up);
 }
 
 /* Locked.  Forgets entries until the sections of the rest are at most `most` bytes; with most = UINT64_MAX only those
@@ -401,7 +403,7 @@ static void evict(struct kvstore *ks, uint64_t most, struct kvstore_gc *out)
 		return;
 	index_chains(x);
 	for (int32_t i = 0; i < x->n_entry; i++)
-		push_entry(&h, x, x->entry[i], true);
+		push_entry(&h, x, x->entry[i]);
 	while (h.n && (x->live_bytes > most || h.c[0].worth == 0))
 		evict_one(ks, &h, pop(&h), out);
 	x->chained = false;

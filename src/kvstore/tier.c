@@ -273,13 +273,6 @@ int32_t kvstore_find(struct kvstore *ks, struct tree_key fingerprint, const int3
 
 /* ------------------------------------------------------------------ loading */
 
-static void put(void *ctx, void *to, const void *p, size_t n)
-{
-	struct kvstore *ks = ctx;
-
-	ks->pool->be->upload(ks->pool->be, to, p, n);
-}
-
 /* Locked.  Prepares the read of one section, or takes it from the copy that waits to be written. */
 static enum status plan(struct kvstore *ks, struct tree_key key, enum kvfile_kind kind, void *to, struct load_job *job,
 			int32_t *n, struct err *err)
@@ -293,7 +286,7 @@ static enum status plan(struct kvstore *ks, struct tree_key key, enum kvfile_kin
 		return err_set(err, ERR_FORMAT, "a stored block has %llu bytes, expected %llu", (unsigned long long)s->bytes,
 			       (unsigned long long)section_bytes(ks, kind));
 	if (s->place != PLACE_FILE) {
-		put(ks, to, s->copy, (size_t)s->bytes);
+		ks->pool->be->upload(ks->pool->be, to, s->copy, (size_t)s->bytes);
 		return OK;
 	}
 	s->file->pins++;
@@ -343,7 +336,7 @@ static enum status on_load(void *ctx, const struct tree_key *key, int32_t from, 
 		st = plan(ks, key[to - 1], KVFILE_CHECK, check->device, job, &n, err);
 	store_unlock(ks);
 	if (st == OK)
-		load_run(ks, job, n, put, ks);
+		load_run(ks, job, n, ks->pool->be);
 	read = st;
 	for (int32_t i = 0; st == OK && read == OK && i < n; i++)
 		if (job[i].st != OK)

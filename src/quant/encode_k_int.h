@@ -6,8 +6,9 @@
  *       2 Near its optimum a sub-block's error is a quadratic in (S, M) whose coefficients step 1 has
  *         summed: so hundreds of pairs (d, dmin) are compared for the price of one.  The best few go on.
  *       3 For a given pair, each sub-block tries the scales and mins around its optimum with codes rounded
- *         anew; then (d, dmin) by least squares over the block with all codes fixed; and again.  Q2_K ends
- *         with a wider range: all 16 mins, 7 scales.
+ *         anew; then (d, dmin) by least squares over the block with all codes fixed; and again.  The best pair
+ *         ends with a wider range: all 16 mins and 7 scales of Q2_K; 32 scales of Q4_K, each with the mins
+ *         that least squares leads to from five starts.
  * Careful
  *       - x is divided by the block's largest magnitude; d and dmin are turned into halves before they are
  *         used, so that what is compared is what will be stored.
@@ -21,7 +22,8 @@ enum {
 	K_MAX_SUB = 16,
 	K_KEEP = 4,		/* pairs (d, dmin) that step 3 looks at */
 	K_RANGES = 14,		/* of d in step 2, three values each */
-	K_MINS = 20		/* values of dmin in step 2 */
+	K_MINS = 20,		/* values of dmin in step 2 */
+	K_FAR = 4		/* vectors of scales in the wider range of Q4_K */
 };
 
 /* What tells Q2_K from Q4_K; constant in each caller, so that the loops are compiled for it. */
@@ -186,31 +188,67 @@ ALWAYS_INLINE float k_pick(const float *x, const float *w, struct k_format f, fl
 	return best;
 }
 
+/* Scales scale0 .. scale0 + 8 K_FAR - 1, each with a min that suits it.  Shifting M by S moves all codes by one, by
+ * S / 2 to other sides of their roundings: the starts are such shifts of what step 1 found.  Changes scale and min only
+ * when an error is below `best`; returns the least. */
+ALWAYS_INLINE float k_pick_far(const struct k_work *k, int b, struct k_format f, float d, float dmin, int scale0,
+			       float best, uint8_t *scale, uint8_t *min)
+{
+	static const v8f lane = {0, 1, 2, 3, 4, 5, 6, 7};
+	static const float shift[] = {0, -0.5f, 0.5f, -1, 1};
+	const float *x = k->x + b * f.len, *w = k->w + b * f.len;
+	float iw = 1 / k->sw[b], im = dmin > 0 ? 1 / dmin : 0;
+
+	for (int at = scale0; at < scale0 + LANES * K_FAR; at += LANES) {
+		v8f s = (lane + (float)at) * d, is = v_pick(s > 0, 1 / v_max(s, v_splat(1e-30f)), v_splat(0));
+		v8f m0 = k->m[b] + k->sq[b] * iw * (s - k->s[b]);
+
+		for (size_t i = 0; i < sizeof shift / sizeof *shift; i++) {
+			v8f m = m0 + s * shift[i], q = v_splat(0), e;
+
+			for (int j = 0; j < f.len; j++)
+				q += v_round_to((m + x[j]) * is, (float)f.codes) * w[j];
+			q = v_round_to((s * q - k->sx[b]) * iw * im, (float)f.tops);
+			m = q * dmin;
+			k_errors(&e, x, w, f, &s, &m);
+			for (int l = 0; l < LANES; l++)
+				if (e[l] < best) {
+					best = e[l];
+					*scale = (uint8_t)(at + l);
+					*min = (uint8_t)q[l];
+				}
+		}
+	}
+	return best;
+}
+
 static inline int k_between(float x, int top)
 {
 	return x >= (float)top ? top : x > 0 ? (int)(x + 0.5f) : 0;
+}
+
+static inline int k_first(int x, int n, int tops)	/* of n numbers from x on that lie in 0..tops */
+{
+	return x < 0 ? 0 : x > tops + 1 - n ? tops + 1 - n : x;
 }
 
 /* Step 3, first half; fills scale, min and error for c->d and c->dmin. */
 ALWAYS_INLINE void k_assign(const struct k_work *k, struct k_format f, struct k_choice *c, int wide)
 {
 	float d = f16_to_f32(c->d) / k->amax, dmin = f16_to_f32(c->dmin) / k->amax;
+	int all = wide && f.tops == 15, far = wide && f.tops > 15, n = all ? 7 : 3;
 
 	c->error = 0;
 	for (int b = 0; b < f.subs; b++) {
 		const float *x = k->x + b * f.len, *w = k->w + b * f.len;
-		int s0 = k_between(k->s[b] / d, f.tops) - 1, n = 3;
-		int m0 = dmin > 0 ? k_between(k->m[b] / dmin, f.tops) - 3 : 0;
+		int s0 = k_between(k->s[b] / d, f.tops), m0 = dmin > 0 ? k_between(k->m[b] / dmin, f.tops) : 0;
+		float e = k_pick(x, w, f, d, dmin, k_first(s0 - n / 2, n, f.tops), n,
+		                 all ? 0 : k_first(m0 - 3, LANES, f.tops), all ? 2 : 1, &c->scale[b], &c->min[b]);
 
-		if (wide) {
-			s0 -= 2;
-			n += 4;
-			m0 = 0;
-		}
-		s0 = s0 < 0 ? 0 : s0 > f.tops + 1 - n ? f.tops + 1 - n : s0;
-		m0 = m0 < 0 ? 0 : m0 > f.tops - 7 ? f.tops - 7 : m0;
-		c->error += k_pick(x, w, f, d, dmin, s0, n, m0, wide ? (f.tops + 1) / LANES : 1,
-		                   &c->scale[b], &c->min[b]);
+		if (far)
+			e = k_pick_far(k, b, f, d, dmin, k_first(s0 - LANES * K_FAR / 2, LANES * K_FAR, f.tops), e,
+			               &c->scale[b], &c->min[b]);
+		c->error += e;
 	}
 }
 
@@ -330,8 +368,7 @@ ALWAYS_INLINE int k_search(struct k_work *k, const float *x, const float *w, str
 		if (keep[i].error < best->error)
 			*best = keep[i];
 	}
-	if (f.tops == 15)
-		k_settle(k, f, best, 1, 1);
+	k_settle(k, f, best, 1, 1);
 	return 1;
 }
 

@@ -49,11 +49,28 @@ void api_error_auth(struct api_error *e, const char *why)
 	api_error_set(e, 401, NULL, "invalid_api_key", "%s", why);
 }
 
+/* The field that a sentence of turn.h or of a schema is about; NULL when it does not say. */
+static const char *field_of(const struct dialect *d, const char *msg)
+{
+	static const char *const names[] = {"tool_choice", "top_logprobs", "tools"};
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (strncmp(msg, names[i], strlen(names[i])) == 0)
+			return names[i];
+	if (strncmp(msg, "prompt:", 7) == 0)
+		return d->input;
+	if (strncmp(msg, "tool \"", 6) == 0 || strstr(msg, " at tools/"))	/* a strict tool's schema */
+		return "tools";
+	if (msg[0] == '#' || strstr(msg, " at #") || strstr(msg, "schema") || strstr(msg, "response format"))
+		return d->format;
+	return NULL;
+}
+
 void api_error_from(struct api_error *e, const struct dialect *d, const struct err *err)
 {
 	switch (err->code) {
 	case ERR_ARGUMENT:
-		api_error_set(e, 400, NULL, NULL, "%s", err->msg);
+		api_error_set(e, 400, field_of(d, err->msg), NULL, "%s", err->msg);
 		break;
 	case ERR_LIMIT:
 	case ERR_MEMORY:

@@ -69,8 +69,8 @@ void say_call(struct parsing *p, struct message *m, struct slice id, const char 
 /* Checks the last message, hands the conversation to q. */
 bool say_end(struct parsing *p, const struct field *messages);
 
-/* Content: a string, null, or an array of parts.  Text parts (of a type in texts, which is a list of names that ends
- * with NULL) are joined by `between`, others leave "[Unsupported TYPE]". */
+/* Content: a string, null, or an array of parts, joined by `between`.  Parts that are no text leave
+ * "[Unsupported TYPE]". */
 bool read_parts(const struct field *f, const char *between, struct buf *out);
 /* One part; false with an error. */
 bool read_part(const struct field *part, struct buf *out);

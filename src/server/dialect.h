@@ -87,6 +87,7 @@ struct dialect {
 	const char *name;		/* "chat", "completions", "responses", "messages" */
 	const char *path;
 	const char *input;		/* the field that holds the prompt */
+	const char *format;		/* the field that holds a response format; NULL = it has none */
 	const char *request_id;		/* response header that names the request */
 	int busy;			/* HTTP status that says: come back later */
 	/* False: *e says why.  Fills q (zeroed by the caller), also in part when it fails: clear it. */
@@ -119,7 +120,7 @@ void api_error_overflow(struct api_error *e, const struct dialect *d, int32_t n_
 void api_error_busy(struct api_error *e, const struct dialect *d, int retry_after);
 void api_error_auth(struct api_error *e, const char *why);	/* 401 */
 /* What turn_open() or a FINISH said (the overflow of turn_open excepted): ERR_ARGUMENT is the client's fault,
- * ERR_LIMIT and ERR_MEMORY mean busy, the rest is ours. */
+ * ERR_LIMIT and ERR_MEMORY mean busy, the rest is ours.  The sentence tells which field it is about. */
 void api_error_from(struct api_error *e, const struct dialect *d, const struct err *err);
 
 /* The OpenAI and the Anthropic shape, for paths that have no dialect. */

@@ -6,6 +6,8 @@
  * Source: docs/api.md, section 4. */
 #include "server/dialect_chat_int.h"
 
+#include <string.h>
+
 #include "server/api_request_int.h"
 
 /* Reasoning: reasoning_content, or reasoning as some clients call it; text or parts. */
@@ -106,9 +108,8 @@ static bool read_message(struct parsing *p, const struct field *o)
 {
 	struct field role = field_get(o, "role"), content = field_get(o, "content");
 	struct buf b = BUF_CAP(BUF_MAX);
-	bool is_assistant = json_is_text(role.v) && slice_is((struct slice){json_string_value(role.v),
-									    json_string_length(role.v)}, "assistant");
-	bool ok;
+	const char *name = json_string_value(role.v);
+	bool is_assistant = name && strcmp(name, "assistant") == 0, ok;
 
 	if (!json_is_object(o->v))
 		return field_wrong(o, "an object");
@@ -183,6 +184,7 @@ const struct dialect dialect_chat = {
 	.name = "chat",
 	.path = "/v1/chat/completions",
 	.input = "messages",
+	.format = "response_format",
 	.request_id = "x-request-id",
 	.busy = 503,
 	.parse = chat_parse,

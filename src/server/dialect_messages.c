@@ -356,6 +356,7 @@ const struct dialect dialect_messages = {
 	.name = "messages",
 	.path = "/v1/messages",
 	.input = "messages",
+	.format = "output_config.format",
 	.request_id = "request-id",
 	.busy = 529,
 	.parse = messages_parse,

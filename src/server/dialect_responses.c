@@ -440,6 +440,7 @@ const struct dialect dialect_responses = {
 	.name = "responses",
 	.path = "/v1/responses",
 	.input = "input",
+	.format = "text.format",
 	.request_id = "x-request-id",
 	.busy = 503,
 	.parse = responses_parse,

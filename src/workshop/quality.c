@@ -102,47 +102,113 @@ static void set_interval(struct quality_interval *v, double *value, size_t n)
 	v->high = at_share(value, n, 0.975);
 }
 
-static enum status bootstrap(struct quality_summary *out, const struct block_sum *block, size_t n, size_t resamples,
+/* What is drawn again: kl and top1 are means, ratio the exponential of one. */
+struct triple {
+	struct quality_interval kl, top1, ratio;
+};
+
+static struct triple means(const struct block_sum *s)
+{
+	double n = (double)s->n, kl = s->kl / n, same = s->same / n, ratio = exp(s->log_ratio / n);
+
+	return (struct triple){{kl, kl, kl}, {same, same, same}, {ratio, ratio, ratio}};
+}
+
+static void add_block(struct block_sum *to, const struct block_sum *b)
+{
+	to->kl += b->kl;
+	to->same += b->same;
+	to->log_ratio += b->log_ratio;
+	to->n += b->n;
+}
+
+static enum status bootstrap(struct triple *out, const struct block_sum *block, size_t n, size_t resamples,
 			     uint64_t seed, struct err *err)
 {
-	double *kl = mem_array(3 * resamples, sizeof *kl), *same = kl + resamples, *ratio = same + resamples;
+	double *kl = mem_array(3 * resamples + 1, sizeof *kl), *same = kl + resamples, *ratio = same + resamples;
 	struct rng rng = rng_seed(seed);
+	struct block_sum all = {0};
 
 	if (!kl)
 		return err_set(err, ERR_MEMORY, "no memory for %zu resamples", resamples);
+	for (size_t i = 0; i < n; i++)
+		add_block(&all, &block[i]);
+	*out = means(&all);
 	for (size_t r = 0; r < resamples; r++) {
 		struct block_sum s = {0};
+		struct triple t;
 
-		for (size_t i = 0; i < n; i++) {
-			const struct block_sum *b = &block[rng_below(&rng, n)];
-
-			s.kl += b->kl;
-			s.same += b->same;
-			s.log_ratio += b->log_ratio;
-			s.n += b->n;
-		}
-		kl[r] = s.kl / (double)s.n;
-		same[r] = s.same / (double)s.n;
-		ratio[r] = exp(s.log_ratio / (double)s.n);
+		for (size_t i = 0; i < n; i++)
+			add_block(&s, &block[rng_below(&rng, n)]);
+		t = means(&s);
+		kl[r] = t.kl.value;
+		same[r] = t.top1.value;
+		ratio[r] = t.ratio.value;
 	}
-	set_interval(&out->kl, kl, resamples);
-	set_interval(&out->top1, same, resamples);
-	set_interval(&out->ratio, ratio, resamples);
+	if (resamples) {
+		set_interval(&out->kl, kl, resamples);
+		set_interval(&out->top1, same, resamples);
+		set_interval(&out->ratio, ratio, resamples);
+	}
 	mem_free(kl);
 	return OK;
 }
 
-static struct quality_interval exactly(double x)
+/* The points of a with low <= context < high, less those of b if there is a b, block by block. */
+static size_t sum_blocks(struct block_sum *block, size_t *points, const struct quality_point *a,
+			 const struct quality_point *b, size_t n, int32_t low, int32_t high)
 {
-	return (struct quality_interval){x, x, x};
+	size_t blocks = 0;
+	int32_t last = -1;
+
+	*points = 0;
+	for (size_t i = 0; i < n; i++) {
+		struct block_sum one = {a[i].kl, a[i].same_top, a[i].nll_test - a[i].nll_ref, 1};
+
+		if (a[i].context < low || a[i].context >= high)
+			continue;
+		if (!blocks || a[i].block != last)
+			block[blocks++] = (struct block_sum){0};
+		last = a[i].block;
+		if (b) {
+			one.kl -= b[i].kl;
+			one.same -= b[i].same_top;
+			one.log_ratio = a[i].nll_test - b[i].nll_test;
+		}
+		add_block(&block[blocks - 1], &one);
+		++*points;
+	}
+	return blocks;
+}
+
+/* What does not need blocks: medians and perplexities. */
+static void whole_range(struct quality_summary *out, double *kl, const struct quality_point *p, size_t n, int32_t low,
+			int32_t high)
+{
+	double nll_ref = 0, nll_test = 0;
+	size_t k = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (p[i].context < low || p[i].context >= high)
+			continue;
+		nll_ref += p[i].nll_ref;
+		nll_test += p[i].nll_test;
+		kl[k++] = p[i].kl;
+	}
+	qsort(kl, k, sizeof *kl, by_value);
+	out->kl_median = at_share(kl, k, 0.5);
+	out->kl_p99 = at_share(kl, k, 0.99);
+	out->kl_max = kl[k - 1];
+	out->ppl_ref = exp(nll_ref / (double)k);
+	out->ppl_test = exp(nll_test / (double)k);
 }
 
 enum status quality_summarise(struct quality_summary *out, const struct quality_point *p, size_t n, int32_t low,
 			      int32_t high, int resamples, uint64_t seed, struct err *err)
 {
-	struct block_sum *block = mem_array(n ? n : 1, sizeof *block), all = {0};
-	double *kl = mem_array(n ? n : 1, sizeof *kl), nll_ref = 0, nll_test = 0;
-	int32_t last = -1;
+	struct block_sum *block = mem_array(n + 1, sizeof *block);
+	double *kl = mem_array(n + 1, sizeof *kl);
+	struct triple t;
 	enum status st = OK;
 
 	memset(out, 0, sizeof *out);
@@ -150,42 +216,40 @@ enum status quality_summarise(struct quality_summary *out, const struct quality_
 		st = err_set(err, ERR_MEMORY, "no memory to sum up %zu tokens", n);
 		goto out;
 	}
-	for (size_t i = 0; i < n; i++) {
-		struct block_sum *b;
-
-		if (p[i].context < low || p[i].context >= high)
-			continue;
-		if (!out->blocks || p[i].block != last)
-			out->blocks++;
-		last = p[i].block;
-		b = &block[out->blocks - 1];
-		b->kl += p[i].kl;
-		b->same += p[i].same_top;
-		b->log_ratio += p[i].nll_test - p[i].nll_ref;
-		b->n++;
-		nll_ref += p[i].nll_ref;
-		nll_test += p[i].nll_test;
-		kl[out->n++] = p[i].kl;
-	}
+	out->blocks = sum_blocks(block, &out->n, p, NULL, n, low, high);
 	if (!out->n)
 		goto out;
-	for (size_t i = 0; i < out->blocks; i++) {
-		all.kl += block[i].kl;
-		all.same += block[i].same;
-	}
-	qsort(kl, out->n, sizeof *kl, by_value);
-	out->kl_median = at_share(kl, out->n, 0.5);
-	out->kl_p99 = at_share(kl, out->n, 0.99);
-	out->kl_max = kl[out->n - 1];
-	out->ppl_ref = exp(nll_ref / (double)out->n);
-	out->ppl_test = exp(nll_test / (double)out->n);
-	out->kl = exactly(all.kl / (double)out->n);
-	out->top1 = exactly(all.same / (double)out->n);
-	out->ratio = exactly(exp((nll_test - nll_ref) / (double)out->n));
-	if (resamples > 0)
-		st = bootstrap(out, block, out->blocks, (size_t)resamples, seed, err);
+	whole_range(out, kl, p, n, low, high);
+	TRY_TO(out, bootstrap(&t, block, out->blocks, resamples > 0 ? (size_t)resamples : 0, seed, err));
+	out->kl = t.kl;
+	out->top1 = t.top1;
+	out->ratio = t.ratio;
 out:
 	mem_free(block);
 	mem_free(kl);
+	return st;
+}
+
+enum status quality_compare_pair(struct quality_pair *out, const struct quality_point *a,
+				 const struct quality_point *b, size_t n, int32_t low, int32_t high, int resamples,
+				 uint64_t seed, struct err *err)
+{
+	struct block_sum *block = mem_array(n + 1, sizeof *block);
+	struct triple t;
+	enum status st = OK;
+
+	memset(out, 0, sizeof *out);
+	if (!block)
+		return err_set(err, ERR_MEMORY, "no memory to sum up %zu tokens", n);
+	out->blocks = sum_blocks(block, &out->n, a, b, n, low, high);
+	if (out->n) {
+		st = bootstrap(&t, block, out->blocks, resamples > 0 ? (size_t)resamples : 0, seed, err);
+		if (st == OK) {
+			out->kl = t.kl;
+			out->top1 = t.top1;
+			out->ratio = t.ratio;
+		}
+	}
+	mem_free(block);
 	return st;
 }

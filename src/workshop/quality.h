@@ -56,4 +56,17 @@ struct quality_summary {
 enum status quality_summarise(struct quality_summary *out, const struct quality_point *p, size_t n, int32_t low,
 			      int32_t high, int resamples, uint64_t seed, struct err *err);
 
+/* How two models compare on the same points of the same reference: a against b. */
+struct quality_pair {
+	size_t n, blocks;
+	struct quality_interval kl, top1;	/* a's mean KL less b's; share of the same top, likewise */
+	struct quality_interval ratio;		/* perplexity a / b */
+};
+
+/* Like quality_summarise() over a[0..n) and b[0..n), which are of the same tokens: each block is drawn for both, so
+ * that what the texts do to both cancels. */
+enum status quality_compare_pair(struct quality_pair *out, const struct quality_point *a,
+				 const struct quality_point *b, size_t n, int32_t low, int32_t high, int resamples,
+				 uint64_t seed, struct err *err);
+
 #endif

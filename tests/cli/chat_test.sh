@@ -41,7 +41,7 @@ same the_next_line_is_the_result_of_a_tool_call "$(sample tool-result greedy)" \
 yes 'Tell me a very short story about a very old owl' | head -n 12 | talk -c 256 >/dev/null
 status=$?
 same a_full_context_is_told_and_survived 4 "$status"
-contains a_full_context_says_what_to_do "/reset" "$(cat "$tmp/err")"
+contains a_full_context_says_what_to_do "/new" "$(cat "$tmp/err")"
 printf '%s\n' "$(yes 'word word word word' | head -n 200 | tr '\n' ' ')" 'What is the capital of France?' | talk -c 256 >"$tmp/out"
 same a_line_that_does_not_fit_is_taken_back "The capital of France is Paris." "$(cat "$tmp/out")"
 
@@ -77,7 +77,7 @@ see_last() {
 }
 wait_prompt() { until_true last_line ">"; }
 
-mux -f /dev/null new-session -d -x 80 -y 40 "env TERM=screen XDG_STATE_HOME=$tmp/state sh" 2>"$tmp/err" || {
+mux -f /dev/null new-session -d -x 80 -y 40 "env TERM=screen XDG_STATE_HOME=$tmp/state XDG_DATA_HOME=$tmp/data XDG_CACHE_HOME=$tmp/cache sh" 2>"$tmp/err" || {
 	echo "ok the_chat_works_at_a_terminal # SKIP tmux does not start: $(cat "$tmp/err")"
 	finish
 }
@@ -99,6 +99,7 @@ key Enter
 see the_conversation_goes_on_after_ctrl_c "Rome"
 wait_prompt
 key -l 'half a line'
+until_true on_screen 'half a line'	# a terminal forgets what nobody has read when Ctrl-C comes
 key C-c
 see ctrl_c_drops_what_was_typed "half a line^C"
 wait_prompt

@@ -13,7 +13,7 @@ unset DS4_MODEL NO_COLOR 2>/dev/null || :
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/ds4-cli.XXXXXX") || exit 2
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' INT TERM HUP
-export XDG_STATE_HOME="$tmp/state" XDG_CACHE_HOME="$tmp/cache"
+export XDG_STATE_HOME="$tmp/state" XDG_DATA_HOME="$tmp/data" XDG_CACHE_HOME="$tmp/cache"
 failures=0
 VOCABULARY=tests/data/text/tokenizer_only.gguf
 NANO=models/ds4-nano-q2.gguf

@@ -26,6 +26,12 @@ done
 run $DS4 quality $NANO "$tmp/other.gguf" "$tmp/story.txt" --json
 kl=$(member kl)
 same a_changed_model_is_further_away yes "$(awk "BEGIN { print ($kl > 1e-6 ? \"yes\" : \"no, $kl\") }")"
+run $DS4 quality $NANO $NANO "$tmp/story.txt" --than "$tmp/other.gguf"
+contains a_better_model_is_told_from_a_worse_one ": nearer to the reference" "$(last)"
+run $DS4 quality $NANO "$tmp/other.gguf" "$tmp/story.txt" --than $NANO
+contains a_worse_model_is_told_from_a_better_one ": further from it" "$(last)"
+run $DS4 quality $NANO "$tmp/other.gguf" "$tmp/story.txt" --than "$tmp/other.gguf"
+contains equal_models_are_not_told_apart "not told apart" "$(last)"
 run $DS4 quality --save-logits "$tmp/all.lg" --top 0 -m $NANO "$tmp/story.txt"
 same all_logits_are_stored $((48 + n * 4 * 8193)) "$(wc -c <"$tmp/all.lg" | tr -d ' ')"
 run $DS4 quality "$tmp/all.lg" "$tmp/other.gguf" "$tmp/story.txt" --json

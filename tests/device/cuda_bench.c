@@ -81,11 +81,13 @@ static double decode(struct forward *f, struct kv **kv, int streams, int32_t *to
 		must(forward_step(f, part, streams, logits, NULL, &err));
 		for (int i = 0; i < streams; i++) {	/* the best token, as greedy decoding takes it */
 			const float *l = logits + (size_t)i * (size_t)vocab;
+			float top = l[0];
 			int32_t best = 0;
 
 			for (int32_t v = 1; v < vocab; v++)
-				if (l[v] > l[best])
-					best = v;
+				top = l[v] > top ? l[v] : top;
+			while (l[best] < top)
+				best++;
 			token[i] = best;
 		}
 		took[s] = now() - t0;

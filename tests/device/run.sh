@@ -10,7 +10,7 @@
 #   full      the full 86.7 GB file in /dev/shm: H200 with 128 GB of memory
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-: "${OUT:=build/device}" "${CC:=gcc}" "${ARCH:=90}" "${SYNTH:=/dev/shm}"
+: "${OUT:=build/device}" "${CC:=gcc}" "${ARCH:=90a}" "${SYNTH:=/dev/shm}"
 export DS4_CUDA_LIB="$PWD/build/device-obj/libds4_cuda.so"
 B=build/device-obj
 mkdir -p "$OUT" $B
@@ -41,17 +41,19 @@ build() {
 	flags="-std=gnu11 -O3 -g -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp-simd -pthread"
 	flags="$flags -Isrc -Itests -Itests/device/stub"
 	fail=0
+	wgmma=
+	[ "$ARCH" = 90a ] && wgmma=-DDS4_CUDA_WGMMA
 	for f in src/backend/cuda/*.cu; do
 		o=$B/$(basename "$f" .cu).cu.o
 		[ "$o" -nt "$f" ] && [ -z "$(find src/backend -name '*.cuh' -newer "$o")" ] && continue
-		"$NVCC" -std=c++20 -O3 -gencode="arch=compute_$ARCH,code=sm_$ARCH" -lineinfo -Isrc -Xcompiler -fPIC -c -o "$o" "$f" &
+		"$NVCC" -std=c++20 -O3 -gencode="arch=compute_$ARCH,code=sm_$ARCH" $wgmma -lineinfo -Isrc -Xcompiler -fPIC -c -o "$o" "$f" &
 	done
 	for f in src/base/*.c src/quant/*.c src/gguf/*.c src/backend/*.c src/backend/cpu/*.c src/backend/ref/*.c \
-		src/backend/cuda/*.c src/model/*.c tests/support/kit.c tests/support/model_kit.c tests/support/golden.c tests/support/tiny_model.c \
+		src/backend/cuda/*.c src/backend/metal/*.c src/model/*.c tests/support/kit.c tests/support/model_kit.c tests/support/golden.c tests/support/tiny_model.c \
 		tests/device/stub/stub.c tests/device/*.c \
 		tests/parity/*.c tests/golden/invariants_test.c; do
 		case $f in
-		*json*|*_neon.c|*_dotprod.c|*_i8mm.c) continue ;;
+		*json*|src/base/hash.c|*_neon.c|*_dotprod.c|*_i8mm.c) continue ;;
 		*_avx2.c) isa="-mavx2 -mfma -mf16c" ;;
 		*_avx512.c) isa="-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mgfni -mf16c -mfma" ;;
 		*_amx.c) isa="-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mgfni -mf16c -mfma -mamx-tile -mamx-int8 -mamx-bf16" ;;

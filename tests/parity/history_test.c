@@ -16,7 +16,12 @@
 #include "base/mem.h"
 #include "support/kit.h"
 
-enum { H = 2, IH = 16, N = 300 };
+#ifndef HISTORY_TOKENS		/* tests/metalsim/check_test.c takes fewer tokens, more heads and the plans that fit */
+#define HISTORY_TOKENS 300
+#define HISTORY_HEADS 2
+#endif
+
+enum { H = HISTORY_HEADS, IH = 16, N = HISTORY_TOKENS };
 
 struct plan {
 	int32_t ratio, window, top_k;

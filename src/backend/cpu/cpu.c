@@ -12,13 +12,15 @@
 #include "backend/cpu/cpu.h"
 
 #include <assert.h>
+#include <stdio.h>
 
 #include "backend/cpu/cpu_int.h"
 #include "base/mem.h"
 #include "quant/quant.h"
 
 enum {
-	FORK_WORTH = 16384	/* multiply-adds: some 3 us on one core, against about 0.5 us for a fork-join */
+	FORK_WORTH = 16384,	/* multiply-adds: some 3 us on one core, against about 0.5 us for a fork-join */
+	LONG = 1 << 20		/* multiply-adds of a thread: 10 to 100 us; worth more, smaller ranges */
 };
 
 void *cpu_scratch(struct cpu *c, enum cpu_scratch slot, size_t bytes)
@@ -45,8 +47,10 @@ void cpu_for(struct cpu *c, int64_t n, int64_t cost, void (*fn)(void *ctx, long 
 		return;
 	if (n * cost < FORK_WORTH)
 		fn(ctx, 0, (long)n, 0);
-	else
+	else if (n * cost / c->threads < LONG)
 		parallel_for(c->pool, (long)n, fn, ctx);
+	else
+		parallel_for_ranges(c->pool, (long)n, 8, fn, ctx);
 }
 
 const float *cpu_vector(struct cpu *c, const struct weight *w, enum cpu_scratch slot)
@@ -111,6 +115,7 @@ static void cpu_close(struct backend *be)
 	struct cpu *c = cpu_of(be);
 
 	pool_close(c->pool);
+	mem_free(c->work);
 	for (int i = 0; i < SCRATCH_COUNT; i++)
 		mem_free(c->scratch[i].p);
 	mem_free(c);
@@ -141,11 +146,23 @@ static const struct ops cpu_ops = {
 	.shared_expert = cpu_shared_expert,
 };
 
+static enum status missing_isa(const char *isa, struct err *err)
+{
+	char names[64] = "";
+
+	for (int i = 0; dot_available(i); i++)
+		snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", dot_available(i)->name);
+	return err_set(err, ERR_ARGUMENT, "instruction set %s: this machine has %s", isa, names);
+}
+
 enum status cpu_open(struct backend **out, const struct be_options *opt, struct err *err)
 {
+	const struct dot_table *dot = dot_find(opt->isa);
 	struct cpu *c;
 
 	*out = NULL;
+	if (!dot)
+		return missing_isa(opt->isa, err);
 	if (!opt->numerics.fp8 || !opt->numerics.fp4 || !opt->numerics.packed)
 		return err_set(err, ERR_ARGUMENT,
 		               "the cpu backend always rounds as the model does: expected fp8, fp4 and packed "
@@ -162,6 +179,7 @@ enum status cpu_open(struct backend **out, const struct be_options *opt, struct 
 		.real_bytes = sizeof(float),
 		.row_bytes = GEOM_ROW_BYTES,
 		.key_bytes = GEOM_KEY_BYTES,
+		.host_memory = true,
 		.self = c,
 		.alloc = cpu_alloc,
 		.release = cpu_release,
@@ -173,10 +191,15 @@ enum status cpu_open(struct backend **out, const struct be_options *opt, struct 
 		.close = cpu_close,
 	};
 	c->threads = opt->threads ? opt->threads : cpu_count();
-	c->dot = dot_available(0);
+	c->dot = dot;
 	if (pool_open(&c->pool, c->threads, err) != OK) {
 		mem_free(c);
 		return err_prefix(err, "cpu backend");
+	}
+	c->work = mem_aligned((size_t)c->threads * DOT_WORK, 64);
+	if (!c->work) {
+		cpu_close(&c->be);
+		return err_set(err, ERR_MEMORY, "no memory for the work space of the cpu backend's threads");
 	}
 	*out = &c->be;
 	return OK;

@@ -29,6 +29,7 @@ struct cpu {
 	struct pool *pool;
 	int threads;
 	const struct dot_table *dot;
+	uint8_t *work;		/* [threads, DOT_WORK] */
 	struct {
 		void *p;
 		size_t bytes;
@@ -77,9 +78,30 @@ struct linear {
 
 void cpu_linear(struct cpu *c, const struct linear *l);
 
-/* Rows row0..row1-1 of matrix m of w times n activation rows, on this thread; y[i * y_stride + row - row0]. */
-void cpu_matrix(struct cpu *c, const struct weight *w, int32_t m, int32_t row0, int32_t row1,
-                const struct dot_x *x, int32_t n, float *y, size_t y_stride);
+/* Rows row0..row1-1 of one matrix of w. */
+struct cpu_rows {
+	const struct weight *w;
+	int32_t matrix, row0, row1;
+};
+
+/* These rows times n activation rows, on the calling thread; y[i * y_stride + row - row0]. */
+void cpu_matrix(struct cpu *c, const struct cpu_rows *m, const struct dot_x *x, int32_t n, float *y, size_t y_stride,
+		int thread);
+
+/* Rounded activations of several rows, one after the other: see dot.h. */
+struct cpu_rounded {
+	int8_t *q;
+	float *d;
+	int16_t *sum;
+	int32_t *bias;
+};
+
+size_t cpu_rounded_bytes(size_t values);
+struct cpu_rounded cpu_rounded_carve(uint8_t **memory, size_t values);
+/* Rounds n values and puts them at place `at` (a multiple of 32). */
+void cpu_round(const struct cpu *c, const struct cpu_rounded *to, size_t at, const float *x, int32_t n, int32_t group);
+/* Lets x read what stands at place `at`. */
+void cpu_set_rounded(struct dot_x *x, const struct cpu_rounded *r, size_t at);
 
 void cpu_matmul(struct backend *be, int32_t n_rows, struct tensor *y, const struct weight *w,
                 const struct tensor *x);

@@ -467,31 +467,42 @@ INLINE int32_t max_each(__m256i v)
 	return _mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xB1)));
 }
 
-static void quantise(int8_t *q, float *d, int16_t *sum, const float *x, int32_t n)
+/* 32 values with a known scale. */
+static void round32(int8_t *q, int16_t *sum, const float *x, __m256 inv)
 {
-	const __m256i magnitude = _mm256_set1_epi32(0x7FFFFFFF), ones = _mm256_set1_epi16(1);
+	const __m256i ones = _mm256_set1_epi16(1);
+	__m256i a, b, s;
+	__m128i pair;
 
-	for (int32_t g = 0; g < n / 32; g++, x += 32, q += 32, sum += 2) {
-		__m256i top = _mm256_setzero_si256(), a, b, s;
-		__m128i pair;
+	/* Packing works within 128-bit halves; the permutation puts the 32-bit pieces in order again. */
+	a = _mm256_packs_epi32(rounded(x, inv), rounded(x + 8, inv));
+	b = _mm256_packs_epi32(rounded(x + 16, inv), rounded(x + 24, inv));
+	_mm256_storeu_si256((void *)q, _mm256_permutevar8x32_epi32(_mm256_packs_epi16(a, b),
+	                                                           _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+	s = _mm256_hadd_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones));
+	pair = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+	sum[0] = (int16_t)(_mm_extract_epi32(pair, 0) + _mm_extract_epi32(pair, 1));
+	sum[1] = (int16_t)(_mm_extract_epi32(pair, 2) + _mm_extract_epi32(pair, 3));
+}
+
+static void quantise(int8_t *q, float *d, int16_t *sum, const float *x, int32_t n, int32_t group)
+{
+	const __m256i magnitude = _mm256_set1_epi32(0x7FFFFFFF);
+
+	for (int32_t at = 0; at < n; at += group) {
+		__m256i top = _mm256_setzero_si256();
 		int32_t most;
-		__m256 inv;
+		float scale, inv;
 
-		for (int k = 0; k < 32; k += 8)
+		for (int32_t k = at; k < at + group; k += 8)
 			top = _mm256_max_epi32(top, _mm256_and_si256(load256(x + k), magnitude));
 		most = max_each(top);
-		d[g] = most < 0x7F800000 ? f32_from_bits((uint32_t)most) / 127.0f : NAN;
-		inv = _mm256_set1_ps(d[g] > 0x1p-120f ? 1.0f / d[g] : 0);
-		/* Packing works within 128-bit halves; the permutation puts the 32-bit pieces in order again. */
-		a = _mm256_packs_epi32(rounded(x, inv), rounded(x + 8, inv));
-		b = _mm256_packs_epi32(rounded(x + 16, inv), rounded(x + 24, inv));
-		_mm256_storeu_si256((void *)q,
-		                    _mm256_permutevar8x32_epi32(_mm256_packs_epi16(a, b),
-		                                                _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
-		s = _mm256_hadd_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones));
-		pair = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
-		sum[0] = (int16_t)(_mm_extract_epi32(pair, 0) + _mm_extract_epi32(pair, 1));
-		sum[1] = (int16_t)(_mm_extract_epi32(pair, 2) + _mm_extract_epi32(pair, 3));
+		scale = most < 0x7F800000 ? f32_from_bits((uint32_t)most) / 127.0f : NAN;
+		inv = scale > 0x1p-120f ? 1.0f / scale : 0;
+		for (int32_t k = at; k < at + group; k += 32) {
+			d[k / 32] = scale;
+			round32(q + k, sum + k / 16, x + k, _mm256_set1_ps(inv));
+		}
 	}
 }
 
@@ -550,7 +561,7 @@ static void accumulate(float *acc, const float *weight, const float *rows, int32
 VALUE_FUNCTIONS
 
 static const struct dot_table table = {
-	.name = "AVX2",
+	.name = "avx2",
 	.matrix = {
 		[DTYPE_F32] = matrix_f32,
 		[DTYPE_F16] = matrix_f16,

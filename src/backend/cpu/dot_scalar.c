@@ -283,29 +283,34 @@ static void matrix_f32(const struct dot_job *j)
 
 /* ------------------------------------------------------------------ activations and attention */
 
-static void quantise(int8_t *q, float *d, int16_t *sum, const float *x, int32_t n)
+static void quantise(int8_t *q, float *d, int16_t *sum, const float *x, int32_t n, int32_t group)
 {
-	for (int32_t g = 0; g < n / 32; g++, x += 32, q += 32, sum += 2) {
-		int32_t top = 0, part[2] = {0, 0};
-		float inv;
+	for (int32_t at = 0; at < n; at += group) {
+		int32_t top = 0;
+		float scale, inv;
 
 		/* Magnitudes are ordered like their bits, NaN and infinity on top. */
-		for (int i = 0; i < 32; i++) {
+		for (int32_t i = at; i < at + group; i++) {
 			int32_t a = (int32_t)(f32_bits(x[i]) & 0x7FFFFFFF);
 
 			top = a > top ? a : top;
 		}
-		d[g] = top < 0x7F800000 ? f32_from_bits((uint32_t)top) / 127.0f : NAN;
-		inv = d[g] > 0x1p-120f ? 1.0f / d[g] : 0;	/* below: 1/d would overflow */
-		for (int i = 0; i < 32; i++) {	/* adding 1.5 * 2^23 rounds to an integer, ties to even */
-			int32_t v = (int32_t)f32_bits(x[i] * inv + 12582912.0f) - 0x4B400000;
+		scale = top < 0x7F800000 ? f32_from_bits((uint32_t)top) / 127.0f : NAN;
+		inv = scale > 0x1p-120f ? 1.0f / scale : 0;	/* below: 1/d would overflow */
+		for (int32_t i = at; i < at + group; i += 16) {
+			int32_t part = 0;
 
-			v = v > 127 ? 127 : v < -127 ? -127 : v;
-			q[i] = (int8_t)v;
-			part[i / 16] += v;
+			/* Adding 1.5 * 2^23 rounds to an integer, ties to even. */
+			for (int32_t k = i; k < i + 16; k++) {
+				int32_t v = (int32_t)f32_bits(x[k] * inv + 12582912.0f) - 0x4B400000;
+
+				v = v > 127 ? 127 : v < -127 ? -127 : v;
+				q[k] = (int8_t)v;
+				part += v;
+			}
+			sum[i / 16] = (int16_t)part;
+			d[i / 32] = scale;
 		}
-		sum[0] = (int16_t)part[0];
-		sum[1] = (int16_t)part[1];
 	}
 }
 
@@ -338,7 +343,7 @@ static void accumulate(float *acc, const float *weight, const float *rows, int32
 VALUE_FUNCTIONS
 
 static const struct dot_table table = {
-	.name = "plain C",
+	.name = "scalar",
 	.matrix = {
 		[DTYPE_F32] = matrix_f32,
 		[DTYPE_F16] = matrix_f16,

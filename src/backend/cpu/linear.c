@@ -4,8 +4,9 @@
  *       weight type wants that).
  * Why   Nine tenths of a token's time is here: at one row every weight byte is read once, at many rows each
  *       expanded block serves up to 32 of them.
- * How   The output rows of a matrix are dealt to the threads in units of 8.  A thread walks its weight rows in
- *       chunks and, for each chunk, the activations in tiles of 32, so the chunk's blocks stay in its cache.
+ * How   The output rows of a matrix are dealt to the threads in units of 16.  Instruction sets that expand weights
+ *       take a thread's share in one call; for the others it walks its weight rows in chunks and, for each chunk,
+ *       the activations in tiles of 32, so the chunk's blocks stay in its cache.
  * Careful
  *       - Each (weight row, activation row) is one call of one kernel: units, chunks and tiles never change a
  *         sum.
@@ -15,7 +16,7 @@
 #include <assert.h>
 
 enum {
-	UNIT = 8,	/* weight rows: the smallest piece of work */
+	UNIT = 16,	/* weight rows: the smallest piece of work */
 	CHUNK = 32	/* weight rows that are used for all tiles before going on */
 };
 
@@ -23,21 +24,47 @@ struct prepare {
 	struct cpu *c;
 	const float *x;
 	size_t stride;
-	int32_t width;
-	int8_t *q;
-	float *d;
-	int16_t *sum;
+	int32_t width, group;
+	struct cpu_rounded to;
 };
+
+size_t cpu_rounded_bytes(size_t values)
+{
+	return 4 * 64 + values + values / 32 * (sizeof(float) + sizeof(int32_t)) + values / 16 * sizeof(int16_t);
+}
+
+struct cpu_rounded cpu_rounded_carve(uint8_t **memory, size_t values)
+{
+	struct cpu_rounded r;
+
+	r.q = cpu_carve(memory, values);
+	r.d = cpu_carve(memory, values / 32 * sizeof *r.d);
+	r.sum = cpu_carve(memory, values / 16 * sizeof *r.sum);
+	r.bias = cpu_carve(memory, values / 32 * sizeof *r.bias);
+	return r;
+}
+
+void cpu_round(const struct cpu *c, const struct cpu_rounded *to, size_t at, const float *x, int32_t n, int32_t group)
+{
+	c->dot->quantise(to->q + at, to->d + at / 32, to->sum + at / 16, x, n, group);
+	dot_bias(to->bias + at / 32, to->sum + at / 16, n);
+}
+
+void cpu_set_rounded(struct dot_x *x, const struct cpu_rounded *r, size_t at)
+{
+	x->q = r->q + at;
+	x->d = r->d + at / 32;
+	x->sum = r->sum + at / 16;
+	x->bias = r->bias + at / 32;
+}
 
 static void prepare_rows(void *ctx, long begin, long end, int thread)
 {
 	const struct prepare *p = ctx;
-	size_t w = (size_t)p->width;
 
 	(void)thread;
 	for (long i = begin; i < end; i++)
-		p->c->dot->quantise(p->q + (size_t)i * w, p->d + (size_t)i * (w / 32),
-		                    p->sum + (size_t)i * (w / 16), p->x + (size_t)i * p->stride, p->width);
+		cpu_round(p->c, &p->to, (size_t)i * (size_t)p->width, p->x + (size_t)i * p->stride, p->width, p->group);
 }
 
 struct dot_x *cpu_activations(struct cpu *c, const float *x, size_t stride, int32_t n, int32_t width,
@@ -45,20 +72,17 @@ struct dot_x *cpu_activations(struct cpu *c, const float *x, size_t stride, int3
 {
 	const size_t w = (size_t)width, rows = (size_t)n, step = w / (size_t)parts;
 	const bool rounds = dot_rounds(type);
-	struct prepare p = {.c = c, .x = x, .stride = stride, .width = width};
+	struct prepare p = {.c = c, .x = x, .stride = stride, .width = width, .group = dot_group(type)};
 	struct dot_x *out;
 	uint8_t *memory;
 
-	assert(width % parts == 0 && (!rounds || step % 32 == 0));
-	memory = cpu_scratch(c, SCRATCH_X, 4 * 64 + rows * (size_t)parts * sizeof *out +
-			     (rounds ? rows * (w + w / 32 * sizeof *p.d + w / 16 * sizeof *p.sum) : 0));
+	assert(width % parts == 0 && (!rounds || step % (size_t)p.group == 0));
+	memory = cpu_scratch(c, SCRATCH_X, 64 + rows * (size_t)parts * sizeof *out + (rounds ? cpu_rounded_bytes(rows * w) : 0));
 	if (!memory)
 		return NULL;
 	out = cpu_carve(&memory, rows * (size_t)parts * sizeof *out);
 	if (rounds) {
-		p.q = cpu_carve(&memory, rows * w);
-		p.d = cpu_carve(&memory, rows * (w / 32) * sizeof *p.d);
-		p.sum = cpu_carve(&memory, rows * (w / 16) * sizeof *p.sum);
+		p.to = cpu_rounded_carve(&memory, rows * w);
 		cpu_for(c, n, 2 * (int64_t)width, prepare_rows, &p);
 	}
 	for (size_t part = 0; part < (size_t)parts; part++)
@@ -66,29 +90,29 @@ struct dot_x *cpu_activations(struct cpu *c, const float *x, size_t stride, int3
 			struct dot_x *v = &out[part * rows + i];
 
 			*v = (struct dot_x){.f = x + i * stride + part * step};
-			if (rounds) {
-				v->q = p.q + i * w + part * step;
-				v->d = p.d + (i * w + part * step) / 32;
-				v->sum = p.sum + (i * w + part * step) / 16;
-			}
+			if (rounds)
+				cpu_set_rounded(v, &p.to, i * w + part * step);
 		}
 	return out;
 }
 
-void cpu_matrix(struct cpu *c, const struct weight *w, int32_t m, int32_t row0, int32_t row1,
-                const struct dot_x *x, int32_t n, float *y, size_t y_stride)
+void cpu_matrix(struct cpu *c, const struct cpu_rows *m, const struct dot_x *x, int32_t n, float *y, size_t y_stride,
+		int thread)
 {
+	const struct weight *w = m->w;
 	struct dot_job j = {.row_bytes = w->row_bytes, .in = w->in, .y_stride = y_stride};
-	const uint8_t *matrix = (const uint8_t *)w->device + (size_t)m * (size_t)w->out * w->row_bytes;
-	const int32_t chunk = n <= DOT_TILE ? row1 - row0 : CHUNK;
+	const uint8_t *matrix = (const uint8_t *)w->device + (size_t)m->matrix * (size_t)w->out * w->row_bytes;
+	const bool whole = n == 1 || c->dot->many;
+	const int32_t chunk = whole || n <= DOT_TILE ? m->row1 - m->row0 : CHUNK, tile = whole ? n : DOT_TILE;
 
-	for (int32_t r = row0; r < row1; r += chunk) {
+	j.work = c->work + (size_t)thread * DOT_WORK;
+	for (int32_t r = m->row0; r < m->row1; r += chunk) {
 		j.w = matrix + (size_t)r * w->row_bytes;
-		j.rows = row1 - r < chunk ? row1 - r : chunk;
-		for (int32_t i = 0; i < n; i += DOT_TILE) {
+		j.rows = m->row1 - r < chunk ? m->row1 - r : chunk;
+		for (int32_t i = 0; i < n; i += tile) {
 			j.x = x + i;
-			j.n = n - i < DOT_TILE ? n - i : DOT_TILE;
-			j.y = y + (size_t)i * y_stride + (size_t)(r - row0);
+			j.n = n - i < tile ? n - i : tile;
+			j.y = y + (size_t)i * y_stride + (size_t)(r - m->row0);
 			c->dot->matrix[w->type](&j);
 		}
 	}
@@ -106,14 +130,13 @@ static void linear_units(void *ctx, long begin, long end, int thread)
 	const int32_t out = l->w->out * l->w->n, per_part = out / l->parts;
 	int32_t r = (int32_t)begin * UNIT, stop = end * UNIT < out ? (int32_t)end * UNIT : out;
 
-	(void)thread;
 	while (r < stop) {
 		int32_t part = r / per_part, last = (part + 1) * per_part;
 
 		if (last > stop)
 			last = stop;
-		cpu_matrix(run->c, l->w, 0, r, last, l->x + (size_t)part * (size_t)l->n, l->n, l->y + r,
-		           l->y_stride);
+		cpu_matrix(run->c, &(struct cpu_rows){l->w, 0, r, last}, l->x + (size_t)part * (size_t)l->n, l->n,
+			   l->y + r, l->y_stride, thread);
 		r = last;
 	}
 }

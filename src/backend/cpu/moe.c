@@ -2,12 +2,12 @@
  *
  * What  route() picks the K experts of each row and their weights; experts() runs them; shared_expert() is the
  *       same network for all rows with weight 1, added to y.
- * How   (row, expert) pairs are sorted by expert, so that each expert's weights are read once for all its rows.
- *       Two passes over the threads: gate, up, SwiGLU and rounding of a range of hidden columns for every
- *       expert; then down for a range of output columns, summed over each row's experts.
+ * How   (row, expert) pairs are sorted by expert, so that each expert's weights are read once for all its rows (for 128
+ *       of them, if there are more).  Two passes over the threads: gate, up, SwiGLU and rounding of some hidden
+ *       columns of some experts; then down for a range of output columns, summed over each row's experts.
  * Careful
  *       - A row's experts are added in the order of its own list, whatever the grouping was.
- *       - Hidden columns are dealt out in groups of 32 because that many share a scale when rounded.
+ *       - Hidden columns are dealt out in whole rounding groups of the down projection (32 or 256).
  *       - The gate weight is multiplied before the down projection.
  * Source: docs/model.md 8. */
 #include "backend/cpu/cpu_int.h"
@@ -115,7 +115,10 @@ void cpu_route(struct backend *be, const struct step *s, struct tensor *idx, str
 /* ------------------------------------------------------------------ experts */
 
 enum {
-	COLUMNS = 128,	/* hidden columns done at once: their gate and up results stay in the cache */
+	BATCH = 128,	/* most pairs of one expert done at once: their gate and up results stay in the cache */
+	COLUMNS = 256,	/* most hidden columns done at once */
+	FEW = 64,	/* pairs: up to here the output is made in wide pieces */
+	OUT_WIDE = 128,
 	OUT = 32	/* output columns done at once */
 };
 
@@ -130,73 +133,72 @@ struct ffn {
 	float limit;
 	struct batch *batch;
 	int32_t n_batch, n_pairs, n_rows, used;
+	int32_t *next;		/* [experts]: while pairs are sorted */
 	int32_t *place;		/* [T, K]: where pair (t, k) stands in the sorted order; NULL: (t, 0) at t */
 	struct dot_x *x, *h;	/* [pairs]: inputs, hidden activations */
 	float *weight;		/* [pairs], NULL = 1 */
-	float *hf;		/* [pairs, F], and rounded: */
-	int8_t *hq;
-	float *hd;
-	int16_t *hsum;
+	float *hf;		/* [pairs, F] if down wants floats, else: */
+	struct cpu_rounded hq;
+	int32_t columns;	/* hidden columns in a unit of work */
+	int32_t out;		/* output columns */
 	struct tensor *y;
 	bool add;		/* to y instead of setting it */
-	float *part;		/* [threads, pairs, OUT] */
+	float *part;		/* [threads, pairs, out] */
+	int32_t most;		/* pairs in a batch */
+	float *gu;		/* [threads, 2, most, COLUMNS] */
 };
 
-/* Columns f0..f1-1 of the hidden activations of up to 32 pairs of one expert. */
-static void hidden_tile(const struct ffn *f, int32_t expert, int32_t first, int32_t n, int32_t f0, int32_t f1)
+/* Columns f0..f1-1 of the hidden activations of a batch. */
+static void hidden_tile(const struct ffn *f, const struct batch *b, int32_t f0, int32_t f1, int thread)
 {
 	const size_t ff = (size_t)f->gate->out, at = (size_t)f0;
-	_Alignas(64) float g[DOT_TILE * COLUMNS], u[DOT_TILE * COLUMNS];
+	float *g = f->gu + (size_t)thread * 2 * (size_t)f->most * COLUMNS, *u = g + f->most * COLUMNS;
 
-	cpu_matrix(f->c, f->gate, expert, f0, f1, f->x + first, n, g, COLUMNS);
-	cpu_matrix(f->c, f->up, expert, f0, f1, f->x + first, n, u, COLUMNS);
-	for (int32_t i = 0; i < n; i++) {
-		size_t pair = (size_t)(first + i);
-		float *h = f->hf + pair * ff + at;
+	cpu_matrix(f->c, &(struct cpu_rows){f->gate, b->expert, f0, f1}, f->x + b->first, b->n, g, COLUMNS, thread);
+	cpu_matrix(f->c, &(struct cpu_rows){f->up, b->expert, f0, f1}, f->x + b->first, b->n, u, COLUMNS, thread);
+	for (int32_t i = 0; i < b->n; i++) {
+		size_t pair = (size_t)(b->first + i);
+		float *h = f->hf ? f->hf + pair * ff + at : g + i * COLUMNS;
 
 		f->c->dot->silu(h, g + i * COLUMNS, u + i * COLUMNS, f->limit,
 		                f->weight ? f->weight[pair] : 1.0f, f1 - f0);
-		if (f->hq)
-			f->c->dot->quantise(f->hq + pair * ff + at, f->hd + (pair * ff + at) / 32,
-					    f->hsum + (pair * ff + at) / 16, h, f1 - f0);
+		if (!f->hf)
+			cpu_round(f->c, &f->hq, pair * ff + at, h, f1 - f0, dot_group(f->down->type));
 	}
 }
 
-/* Units of 32 hidden columns. */
+/* Units of `columns` hidden columns of a batch. */
 static void hidden_units(void *ctx, long begin, long end, int thread)
 {
 	const struct ffn *f = ctx;
-	const int32_t ff = f->gate->out, stop = end * 32 < ff ? (int32_t)end * 32 : ff;
+	const int32_t ff = f->gate->out, per_batch = (ff + f->columns - 1) / f->columns;
 
-	(void)thread;
-	for (int32_t b = 0; b < f->n_batch; b++)
-		for (int32_t f0 = (int32_t)begin * 32; f0 < stop; f0 += COLUMNS)
-			for (int32_t i = 0; i < f->batch[b].n; i += DOT_TILE) {
-				int32_t n = f->batch[b].n - i < DOT_TILE ? f->batch[b].n - i : DOT_TILE;
+	for (long i = begin; i < end; i++) {
+		int32_t f0 = (int32_t)(i % per_batch) * f->columns;
 
-				hidden_tile(f, f->batch[b].expert, f->batch[b].first + i, n, f0,
-					    stop - f0 < COLUMNS ? stop : f0 + COLUMNS);
-			}
+		hidden_tile(f, &f->batch[i / per_batch], f0, ff - f0 < f->columns ? ff : f0 + f->columns, thread);
+	}
 }
 
-/* Units of 8 output columns. */
+/* Units of 16 output columns. */
 static void down_units(void *ctx, long begin, long end, int thread)
 {
 	const struct ffn *f = ctx;
-	const int32_t d = f->down->out, stop = end * 8 < d ? (int32_t)end * 8 : d;
-	float *part = f->part + (size_t)thread * (size_t)f->n_pairs * OUT;
+	const int32_t d = f->down->out, stop = end * 16 < d ? (int32_t)end * 16 : d;
+	float *part = f->part + (size_t)thread * (size_t)f->n_pairs * (size_t)f->out;
 
-	for (int32_t c0 = (int32_t)begin * 8; c0 < stop; c0 += OUT) {
-		int32_t n = stop - c0 < OUT ? stop - c0 : OUT;
+	for (int32_t c0 = (int32_t)begin * 16; c0 < stop; c0 += f->out) {
+		int32_t n = stop - c0 < f->out ? stop - c0 : f->out;
 
 		for (int32_t b = 0; b < f->n_batch; b++)
-			cpu_matrix(f->c, f->down, f->batch[b].expert, c0, c0 + n, f->h + f->batch[b].first,
-			           f->batch[b].n, part + (size_t)f->batch[b].first * OUT, OUT);
+			cpu_matrix(f->c, &(struct cpu_rows){f->down, f->batch[b].expert, c0, c0 + n},
+				   f->h + f->batch[b].first, f->batch[b].n,
+				   part + (size_t)f->batch[b].first * (size_t)f->out, (size_t)f->out, thread);
 		for (int32_t t = 0; t < f->n_rows; t++) {
-			float *y = row_of(f->y, t) + c0, sum[OUT] = {0};
+			float *y = row_of(f->y, t) + c0, sum[OUT_WIDE] = {0};
 
 			for (int32_t k = 0; k < f->used; k++) {
-				const float *p = part + (size_t)(f->place ? f->place[t * f->used + k] : t) * OUT;
+				const float *p = part + (size_t)(f->place ? f->place[t * f->used + k] : t) * (size_t)f->out;
 
 				for (int32_t i = 0; i < n; i++)
 					sum[i] += p[i];
@@ -207,38 +209,39 @@ static void down_units(void *ctx, long begin, long end, int thread)
 	}
 }
 
-/* Work space for the pairs; n_batch is the most batches there can be. */
-static bool ffn_space(struct ffn *f, int32_t n_batch)
+/* Work space for the pairs. */
+static bool ffn_space(struct ffn *f)
 {
-	const size_t pairs = (size_t)f->n_pairs, ff = (size_t)f->gate->out;
+	const size_t experts = (size_t)f->gate->n, n_batch = experts + (size_t)f->n_pairs / BATCH, pairs = (size_t)f->n_pairs, ff = (size_t)f->gate->out, threads = (size_t)f->c->threads;
 	const bool rounds = dot_rounds(f->down->type);
-	const size_t part = (size_t)f->c->threads * pairs * OUT * sizeof(float);
-	size_t bytes = (size_t)n_batch * sizeof *f->batch +
-	               pairs * (sizeof *f->place + 2 * sizeof *f->x + sizeof *f->weight + ff * sizeof(float)) +
-	               (rounds ? pairs * (ff + ff / 32 * sizeof(float) + ff / 16 * sizeof(int16_t)) : 0);
-	uint8_t *p = cpu_scratch(f->c, SCRATCH_PAIRS, bytes + part + 16 * 64);
+	size_t part, gu, bytes;
+	uint8_t *p;
 
+	f->out = f->n_pairs <= FEW ? OUT_WIDE : OUT;
+	f->most = f->n_pairs < BATCH ? f->n_pairs : BATCH;
+	part = threads * pairs * (size_t)f->out * sizeof(float);
+	gu = threads * 2 * (size_t)f->most * COLUMNS * sizeof(float);
+	bytes = n_batch * sizeof *f->batch + experts * sizeof *f->next + pairs * (sizeof *f->place + 2 * sizeof *f->x + sizeof *f->weight) +
+	        (rounds ? cpu_rounded_bytes(pairs * ff) : pairs * ff * sizeof(float));
+	p = cpu_scratch(f->c, SCRATCH_PAIRS, bytes + part + gu + 16 * 64);
 	if (!p)
 		return false;
-	f->batch = cpu_carve(&p, (size_t)n_batch * sizeof *f->batch);
+	f->batch = cpu_carve(&p, n_batch * sizeof *f->batch);
+	f->next = cpu_carve(&p, experts * sizeof *f->next);
 	f->place = cpu_carve(&p, pairs * sizeof *f->place);
 	f->x = cpu_carve(&p, pairs * sizeof *f->x);
 	f->h = cpu_carve(&p, pairs * sizeof *f->h);
 	f->weight = cpu_carve(&p, pairs * sizeof *f->weight);
-	f->hf = cpu_carve(&p, pairs * ff * sizeof *f->hf);
-	if (rounds) {
-		f->hd = cpu_carve(&p, pairs * (ff / 32) * sizeof *f->hd);
-		f->hsum = cpu_carve(&p, pairs * (ff / 16) * sizeof *f->hsum);
-		f->hq = cpu_carve(&p, pairs * ff);
-	}
+	if (rounds)
+		f->hq = cpu_rounded_carve(&p, pairs * ff);
+	else
+		f->hf = cpu_carve(&p, pairs * ff * sizeof *f->hf);
 	f->part = cpu_carve(&p, part);
+	f->gu = cpu_carve(&p, gu);
 	for (size_t i = 0; i < pairs; i++) {
-		f->h[i] = (struct dot_x){.f = f->hf + i * ff};
-		if (rounds) {
-			f->h[i].q = f->hq + i * ff;
-			f->h[i].d = f->hd + i * (ff / 32);
-			f->h[i].sum = f->hsum + i * (ff / 16);
-		}
+		f->h[i] = (struct dot_x){.f = f->hf ? f->hf + i * ff : NULL};
+		if (rounds)
+			cpu_set_rounded(&f->h[i], &f->hq, i * ff);
 	}
 	return true;
 }
@@ -246,10 +249,23 @@ static bool ffn_space(struct ffn *f, int32_t n_batch)
 static void ffn_run(struct ffn *f)
 {
 	const int64_t ff = f->gate->out, d = f->down->out, pairs = f->n_pairs;
+	int64_t units;
 
 	assert(f->down->in == f->gate->out && f->up->out == f->gate->out && f->up->in == f->gate->in);
-	cpu_for(f->c, (ff + 31) / 32, 2 * 32 * pairs * f->gate->in, hidden_units, f);
-	cpu_for(f->c, (d + 7) / 8, 8 * pairs * ff, down_units, f);
+	/* Wide units, unless threads would be idle; a unit is a whole number of rounding groups. */
+	f->columns = COLUMNS;
+	if (dot_group(f->down->type) < COLUMNS && f->n_batch * ((ff + COLUMNS - 1) / COLUMNS) < 8 * f->c->threads)
+		f->columns = 32;
+	units = f->n_batch * ((ff + f->columns - 1) / f->columns);
+	cpu_for(f->c, units, 2 * pairs * ff * f->gate->in / units, hidden_units, f);
+	cpu_for(f->c, (d + 15) / 16, 16 * pairs * ff, down_units, f);
+}
+
+/* Appends n pairs of one expert, in pieces of at most BATCH. */
+static void add_batches(struct ffn *f, int32_t expert, int32_t first, int32_t n)
+{
+	for (int32_t i = 0; i < n; i += BATCH)
+		f->batch[f->n_batch++] = (struct batch){expert, first + i, n - i < BATCH ? n - i : BATCH};
 }
 
 /* Sorts the pairs by expert, keeping the order of rows. */
@@ -258,36 +274,35 @@ static void sort_pairs(struct ffn *f, const struct expert_args *a, const struct 
 	const int32_t *idx = a->idx->data;
 	int32_t first = 0;
 
-	for (int32_t e = 0; e < a->gate->n; e++)
-		f->batch[e] = (struct batch){.expert = e};
+	memset(f->next, 0, (size_t)a->gate->n * sizeof *f->next);
 	for (int32_t i = 0; i < f->n_pairs; i++) {
 		assert(idx[i] >= 0 && idx[i] < a->gate->n);
-		f->batch[idx[i]].n++;
+		f->next[idx[i]]++;
 	}
 	for (int32_t e = 0; e < a->gate->n; e++) {
-		f->batch[e].first = first;
-		first += f->batch[e].n;
-		f->batch[e].n = 0;
+		int32_t n = f->next[e];
+
+		add_batches(f, e, first, n);
+		f->next[e] = first;
+		first += n;
 	}
 	for (int32_t i = 0; i < f->n_pairs; i++) {
-		struct batch *b = &f->batch[idx[i]];
-		int32_t at = b->first + b->n++;
+		int32_t at = f->next[idx[i]]++;
 
 		f->place[i] = at;
 		f->x[at] = row[i / f->used];
 		f->weight[at] = ((const float *)a->gate_weight->data)[i];
 	}
-	for (int32_t e = 0; e < a->gate->n; e++)	/* the ones that have work, in front */
-		if (f->batch[e].n)
-			f->batch[f->n_batch++] = f->batch[e];
 }
 
 /* Activations that both matrices can read. */
 static struct dot_x *ffn_inputs(struct cpu *c, const struct tensor *x, int32_t n, const struct weight *gate,
 				const struct weight *up)
 {
-	return cpu_activations(c, x->data, (size_t)x->width, n, gate->in, 1,
-	                       dot_rounds(gate->type) ? gate->type : up->type);
+	bool gates = dot_rounds(gate->type) && (!dot_rounds(up->type) || dot_group(gate->type) >= dot_group(up->type));
+
+	/* Rounded in groups of 256 they also are what a matrix that wants groups of 32 can read. */
+	return cpu_activations(c, x->data, (size_t)x->width, n, gate->in, 1, gates ? gate->type : up->type);
 }
 
 void cpu_experts(struct backend *be, const struct step *s, struct tensor *y, const struct expert_args *a)
@@ -299,7 +314,7 @@ void cpu_experts(struct backend *be, const struct step *s, struct tensor *y, con
 
 	assert(a->idx->width == a->used && a->gate_weight->width == a->used);
 	x = ffn_inputs(c, a->x, s->n_rows, a->gate, a->up);
-	if (!x || !ffn_space(&f, a->gate->n))
+	if (!x || !ffn_space(&f))
 		return;
 	sort_pairs(&f, a, x);
 	ffn_run(&f);
@@ -313,11 +328,11 @@ void cpu_shared_expert(struct backend *be, const struct step *s, struct tensor *
 			.n_rows = s->n_rows, .n_pairs = s->n_rows, .y = y, .add = true};
 	struct dot_x *in = ffn_inputs(c, x, s->n_rows, a->gate, a->up);
 
-	if (!in || !ffn_space(&f, 1))
+	if (!in || !ffn_space(&f))
 		return;
 	f.x = in;
 	f.place = NULL;
 	f.weight = NULL;
-	f.batch[f.n_batch++] = (struct batch){0, 0, s->n_rows};
+	add_batches(&f, 0, 0, s->n_rows);
 	ffn_run(&f);
 }

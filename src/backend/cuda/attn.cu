@@ -14,126 +14,11 @@
 #include "attn.cuh"
 #include "cuda_int.cuh"
 
-/* ------------------------------------------------------------------ rounding */
-
-/* Exponent of the least power of two with amax / 2^k <= top; see quant/half.h. */
-static __device__ int scale_exponent(double amax, double top)
-{
-	uint32_t u = __float_as_uint((float)(amax / top));
-
-	return (int)(u >> 23) - 127 + ((u & 0x7FFFFF) != 0);
-}
-
-static __device__ uint8_t to_e4m3(float x)
-{
-	float a = fminf(fabsf(x), 448);
-	uint32_t sign = __float_as_uint(x) >> 24 & 0x80, u;
-
-	if (isnan(x))
-		return 0x7F;
-	if (a < 0x1p-6f)
-		return (uint8_t)(sign | (uint32_t)rintf(a * 512));
-	u = __float_as_uint(a);
-	u += 0x7FFFF + (u >> 20 & 1);
-	return (uint8_t)(sign | ((u >> 20) - (120 << 3)));
-}
-
-static __device__ float from_e4m3(uint32_t b)
-{
-	float m = __half2float(__ushort_as_half((uint16_t)((b & 0x80) << 8 | (b & 0x7F) << 7))) * 256;
-
-	return (b & 0x7F) == 0x7F ? NAN : m;
-}
-
-static __device__ float from_e8m0(uint32_t e)
-{
-	return e == 255 ? NAN : e ? __uint_as_float(e << 23) : 0x1p-127f;
-}
-
-static __device__ uint32_t to_e2m1(float x)
-{
-	float a = fabsf(x);
-	uint32_t sign = __float_as_uint(x) >> 28 & 8;
-
-	return sign | (a <= 0.25f ? 0 : a < 0.75f ? 1 : a <= 1.25f ? 2 : a < 1.75f ? 3 : a <= 2.5f ? 4 : a < 3.5f ? 5 :
-		       a <= 5 ? 6 : 7);
-}
-
-static __device__ float from_e2m1(uint32_t c)
-{
-	float m = (c & 7) < 4 ? 0.5f * (c & 7) : (c & 7) < 6 ? (c & 7) - 2.0f : (c & 7) == 6 ? 4.0f : 6.0f;
-
-	return c & 8 ? -m : m;
-}
-
-/* x * 2^-k for k in -127..128 */
-static __device__ float unscale(float x, int k)
-{
-	return k >= 127 ? x * 0x1p-64f * pow2f(64 - k) : x * pow2f(-k);
-}
-
-/* ------------------------------------------------------------------ storage */
-
-/* Stores row i of a group of `count` rows; all 256 threads; x[512] in shared memory. */
-static __device__ void store_row(uint8_t *base, int count, int i, const float *x)
-{
-	int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-	uint8_t *plain = base + (size_t)i * GEOM_PLAIN;
-	uint8_t *scale = base + (size_t)count * (GEOM_PLAIN + GEOM_ROT * 2) + (size_t)i * GEOM_ROW_SCALES;
-
-	if (warp < GEOM_ROW_SCALES) {
-		float a = x[warp * 64 + lane], b = x[warp * 64 + 32 + lane], top = fmaxf(fabsf(a), fabsf(b));
-		int k;
-
-		for (int o = 16; o; o >>= 1)
-			top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
-		k = scale_exponent(fmax((double)top, 1e-4), 448);
-		plain[warp * 64 + lane] = to_e4m3(unscale(a, k));
-		plain[warp * 64 + 32 + lane] = to_e4m3(unscale(b, k));
-		if (!lane)
-			scale[warp] = (uint8_t)(k + 127);
-	} else if (warp == GEOM_ROW_SCALES) {
-		__half *rot = (__half *)(base + (size_t)count * GEOM_PLAIN + (size_t)i * GEOM_ROT * 2);
-
-		rot[lane] = __float2half_rn(x[GEOM_PLAIN + lane]);
-		rot[lane + 32] = __float2half_rn(x[GEOM_PLAIN + 32 + lane]);
-	}
-}
-
-/* Hadamard transform of 128 values, four on each lane. */
-static __device__ void hadamard(float v[4])
-{
-	int lane = threadIdx.x % WARP;
-	float a = v[0] + v[1], b = v[0] - v[1], c = v[2] + v[3], d = v[2] - v[3];
-
-	v[0] = a + c;
-	v[1] = b + d;
-	v[2] = a - c;
-	v[3] = b - d;
-	for (int h = 1; h < WARP; h *= 2)
-		for (int i = 0; i < 4; i++) {
-			float other = __shfl_xor_sync(~0u, v[i], h);
-
-			v[i] = lane & h ? other - v[i] : v[i] + other;
-		}
-	for (int i = 0; i < 4; i++)
-		v[i] *= 0.08838834764831845f;	/* sqrt(1 / 128) */
-}
-
-/* Exponent that the 8 lanes of a group of 32 share. */
-static __device__ int key_exponent(const float v[4])
-{
-	float top = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
-
-	for (int o = 4; o; o >>= 1)
-		top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
-	return scale_exponent(fmax((double)top, 6 * 0x1p-126), 6);
-}
-
 /* ------------------------------------------------------------------ pack, ring */
 
 static __global__ void pack_kernel(uint8_t *fresh, int count, const float *kv)
 {
+	follow();
 	__shared__ float x[GEOM_HEAD];
 
 	for (int i = threadIdx.x; i < GEOM_HEAD; i += blockDim.x)
@@ -148,33 +33,10 @@ void k_pack_rows(struct eng *e, const struct rec *r)
 	LAUNCH(e, pack_kernel, r->n_rows, 256, 0, (uint8_t *)r->p[0], r->i[0], (const float *)r->p[1]);
 }
 
-static __device__ void copy_part(uint8_t *to, const uint8_t *from, int to_i, int from_i, int bytes, int unit)
-{
-	to += (size_t)to_i * bytes;
-	from += (size_t)from_i * bytes;
-	if (unit == 4)
-		for (int i = threadIdx.x; i < bytes / 4; i += blockDim.x)
-			((uint32_t *)to)[i] = ((const uint32_t *)from)[i];
-	else
-		for (int i = threadIdx.x; i < bytes; i += blockDim.x)
-			to[i] = from[i];
-}
-
 static __global__ void ring_kernel(struct dstep s, const uint8_t *fresh, int count, struct kv_layer l)
 {
-	int t = blockIdx.x, slot = geom_ring_slot(s.row[t].pos, l.window);
-	const struct span sp = s.span[s.row_span[t]];
-	uint8_t *ring = s.timeline[sp.timeline].tail + l.tail_ring;
-
-	if (t - sp.row0 < sp.n - l.window)
-		return;		/* a later row of the span has this slot */
-	copy_part(ring, fresh, slot, t, GEOM_PLAIN, 4);
-	ring += (size_t)l.window * GEOM_PLAIN;
-	fresh += (size_t)count * GEOM_PLAIN;
-	copy_part(ring, fresh, slot, t, GEOM_ROT * 2, 4);
-	ring += (size_t)l.window * GEOM_ROT * 2;
-	fresh += (size_t)count * GEOM_ROT * 2;
-	copy_part(ring, fresh, slot, t, GEOM_ROW_SCALES, 1);
+	follow();
+	ring_row(s, fresh, count, l, blockIdx.x);
 }
 
 void k_ring_write(struct eng *e, const struct rec *r)
@@ -184,127 +46,24 @@ void k_ring_write(struct eng *e, const struct rec *r)
 
 /* ------------------------------------------------------------------ pooling */
 
-struct pooling {
-	const float *kv, *score, *freq;		/* projections [T, pw] */
-	struct dw ape, norm;
-	struct kv_layer l;
-	int32_t key, width, pw;
-};
-
-/* Where the projections of a token are: in this step, or in the frontier. */
-static __device__ void token_at(const struct pooling &o, const struct span &sp, const float *front, int p, int c, float *kv,
-				float *score)
-{
-	int r = o.l.ratio, slots = geom_frontier_slots(r), slot;
-
-	if (p >= sp.pos0) {
-		size_t at = (size_t)(sp.row0 + p - sp.pos0) * o.pw + c;
-
-		*kv = o.kv[at];
-		*score = o.score[at] + weight_at(o.ape, (size_t)(p % r) * o.pw + c);
-		return;
-	}
-	slot = r == 4 && p / 4 < sp.pos0 / 4 ? p % 4 : geom_frontier_slot(p, r);
-	*kv = front[(size_t)slot * o.pw + c];
-	*score = front[(size_t)(slots + slot) * o.pw + c];
-}
-
-static __device__ float pool_channel(const struct pooling &o, const struct span &sp, const float *front, int n, int c)
-{
-	int r = o.l.ratio, items = r == 4 ? 8 : r, skip = r == 4 && n == 0 ? 4 : 0;
-	float top = -INFINITY, sum = 0, mean = 0, kv, score;
-
-	for (int i = skip; i < items; i++) {
-		int p = r == 4 ? 4 * (n - 1) + i : r * n + i;
-
-		token_at(o, sp, front, p, r == 4 && i >= 4 ? o.width + c : c, &kv, &score);
-		top = fmaxf(top, score);
-	}
-	for (int i = skip; i < items; i++) {
-		int p = r == 4 ? 4 * (n - 1) + i : r * n + i;
-		float w;
-
-		token_at(o, sp, front, p, r == 4 && i >= 4 ? o.width + c : c, &kv, &score);
-		w = expf(score - top);
-		sum += w;
-		mean += w * kv;
-	}
-	return mean / sum;
-}
-
-static __device__ const float *front_of(const struct pooling &o, const struct dstep &s, const struct span &sp)
-{
-	return (const float *)(s.timeline[sp.timeline].tail + (o.key ? o.l.tail_front_key : o.l.tail_front));
-}
-
 /* One block of 256 threads for each row of the step. */
 static __global__ void pool_kernel(struct dstep s, struct pooling o)
 {
-	__shared__ float x[GEOM_HEAD], room[33];
-	int t = blockIdx.x, r = o.l.ratio, pos = s.row[t].pos, n = pos / r;
-	const struct span sp = s.span[s.row_span[t]];
-	const struct dtimeline tl = s.timeline[sp.timeline];
-	float sum = 0, scale;
-	uint8_t *block;
+	__shared__ struct pool_room room;
 
-	if (!geom_pools_at(pos, r))
-		return;
-	for (int c = threadIdx.x; c < o.width; c += blockDim.x) {
-		x[c] = pool_channel(o, sp, front_of(o, s, sp), n, c);
-		sum += x[c] * x[c];
-	}
-	sum = block_sum(sum, room);
-	scale = 1 / sqrtf(sum / o.width + 1e-6f);
-	for (int c = threadIdx.x; c < o.width; c += blockDim.x)
-		x[c] *= scale * weight_at(o.norm, c);
-	__syncthreads();
-	if (threadIdx.x < GEOM_ROT / 2)
-		rope_pair(x + o.width - GEOM_ROT + 2 * threadIdx.x, o.freq[threadIdx.x], n * r, false);
-	__syncthreads();
-	block = s.block[tl.first + geom_row_block(n, r)];
-	if (!o.key) {
-		store_row(block + o.l.block_rows, geom_rows_per_block(r), geom_row_in_block(n, r), x);
-	} else if (threadIdx.x < WARP) {
-		int lane = threadIdx.x, i = geom_row_in_block(n, r), k;
-		uint8_t *codes = block + o.l.block_keys + (size_t)i * (GEOM_KEY / 2);
-		uint8_t *scales = block + o.l.block_keys + (size_t)geom_rows_per_block(r) * (GEOM_KEY / 2) +
-				  (size_t)i * GEOM_KEY_SCALES;
-		float v[4] = {x[4 * lane], x[4 * lane + 1], x[4 * lane + 2], x[4 * lane + 3]};
-
-		hadamard(v);
-		k = key_exponent(v);
-		for (int j = 0; j < 2; j++)
-			codes[2 * lane + j] = (uint8_t)(to_e2m1(unscale(v[2 * j], k)) | to_e2m1(unscale(v[2 * j + 1], k)) << 4);
-		if (lane % 8 == 0)
-			scales[lane / 8] = (uint8_t)(k + 127);
-	}
+	follow();
+	if (geom_pools_at(s.row[blockIdx.x].pos, o.l.ratio))
+		pool_row(s, o, blockIdx.x, &room);
 }
 
-/* Stores the projections that later rows need.  A thread owns a channel; ascending, so that with r = 4 a token moving from
- * slot 4 + i to i is read before slot 4 + i is overwritten. */
 static __global__ void frontier_kernel(struct dstep s, struct pooling o)
 {
-	const struct span sp = s.span[blockIdx.x];
-	int c = blockIdx.y * blockDim.x + threadIdx.x, r = o.l.ratio, slots = geom_frontier_slots(r);
-	int end = sp.pos0 + sp.n, open = end / r, first = r == 4 && open > 0 ? 4 * (open - 1) : r * open;
-	float *front = (float *)front_of(o, s, sp);
-
-	if (c >= o.pw)
-		return;
-	for (int p = first; p < end; p++) {
-		int to = r == 4 && p / 4 < open ? p % 4 : geom_frontier_slot(p, r);
-		float kv, score;
-
-		if (p < sp.pos0 && (p / r >= open || (r == 4 && p / 4 < sp.pos0 / 4)))
-			continue;	/* already in its slot */
-		token_at(o, sp, front, p, c, &kv, &score);
-		front[(size_t)to * o.pw + c] = kv;
-		front[(size_t)(slots + to) * o.pw + c] = score;
-	}
+	follow();
+	move_frontier(s, o, s.span[blockIdx.x], blockIdx.y * blockDim.x + threadIdx.x);
 }
 
 /* p: kv, score, freq; w: ape, norm; i: key, pw */
-void k_pool(struct eng *e, const struct rec *r)
+struct pooling pooling_of(const struct rec *r)
 {
 	struct pooling o = {};
 
@@ -317,6 +76,13 @@ void k_pool(struct eng *e, const struct rec *r)
 	o.key = r->i[0];
 	o.width = o.key ? GEOM_KEY : GEOM_HEAD;
 	o.pw = r->i[1];
+	return o;
+}
+
+void k_pool(struct eng *e, const struct rec *r)
+{
+	struct pooling o = pooling_of(r);
+
 	LAUNCH(e, pool_kernel, r->n_rows, 256, 0, e->st, o);
 	LAUNCH(e, frontier_kernel, dim3(r->n_spans, div_up(o.pw, 128)), 128, 0, e->st, o);
 }
@@ -326,6 +92,7 @@ void k_pool(struct eng *e, const struct rec *r)
 /* One warp for each head of each row. */
 static __global__ void index_query_kernel(float *q, int n)
 {
+	follow();
 	int i = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP, k;
 	float4 *at = (float4 *)(q + (size_t)i * GEOM_KEY) + lane, f;
 	float v[4], s;
@@ -349,21 +116,13 @@ void k_index_query(struct eng *e, const struct rec *r)
 	LAUNCH(e, index_query_kernel, div_up(n, 8), 256, 0, (float *)r->p[0], n);
 }
 
-/* Four codes (16 bits) as int8 of twice their value. */
-static __device__ int codes4(uint32_t c)
-{
-	uint32_t g = __byte_perm(0x03020100u, 0x0C080604u, c & 0x7777), s = c >> 3 & 0x1111;
-	uint32_t m = ((s & 1) | (s & 0x10) << 4 | (s & 0x100) << 8 | (s & 0x1000) << 12) * 255u;
-
-	return (int)__vsub4(g ^ m, m);
-}
-
 static const int KEYS = 128;
 
 /* scores[t, n], n < visible.  A thread takes one key, all heads.  Grid: keys / KEYS, rows. */
 static __global__ void score_kernel(struct dstep s, float *scores, size_t stride, const float *q, const float *weight, int heads,
 				    int top_k, struct kv_layer l)
 {
+	follow();
 	DYNAMIC(int4, room);	/* int8 [heads, 128], then float scale [heads, 4], then float [heads] */
 	int8_t *sq = (int8_t *)room;
 	float *scale = (float *)(sq + heads * GEOM_KEY), *u = scale + heads * 4;
@@ -434,19 +193,13 @@ static __global__ void score_kernel(struct dstep s, float *scores, size_t stride
 	scores[(size_t)t * stride + n] = sum;
 }
 
-static __device__ uint32_t ordered(float f)	/* larger floats have larger numbers */
-{
-	uint32_t u = __float_as_uint(f);
-
-	return u & 0x80000000u ? ~u : u | 0x80000000u;
-}
-
 static const int SELECT = 512;
 
 /* The K best of a row's scores, ascending by number; ties go to the lower row.  One block a row. */
 static __global__ void __launch_bounds__(SELECT)
 select_kernel(struct dstep s, int32_t *pick, const float *scores, size_t stride, int top_k, int ratio)
 {
+	follow();
 	__shared__ __align__(16) int hist[256];
 	__shared__ int sh_digit, sh_left, warp_gt[SELECT / 32], warp_eq[SELECT / 32];
 	int t = blockIdx.x, n = geom_visible(s.row[t].pos, ratio), left = top_k, tid = threadIdx.x;
@@ -568,6 +321,7 @@ static __device__ void load_tile(float *tile, const struct attending &a, const s
 /* A warp for each of eight heads.  Grid: rows, heads / 8, pieces (1 when not cut). */
 static __global__ void __launch_bounds__(HEADS * WARP) attend_kernel(struct dstep s, struct attending a)
 {
+	follow();
 	__shared__ __align__(16) float tile[TILE * GEOM_HEAD];
 	int t = blockIdx.x, lane = threadIdx.x % WARP, h = blockIdx.y * HEADS + threadIdx.x / WARP;
 	const struct span sp = s.span[s.row_span[t]];
@@ -653,6 +407,7 @@ static __global__ void __launch_bounds__(HEADS * WARP) attend_kernel(struct dste
 /* Puts the pieces of a head together, with its sink.  Grid: rows, heads; 128 threads. */
 static __global__ void combine_kernel(struct dstep s, struct attending a)
 {
+	follow();
 	int t = blockIdx.x, h = blockIdx.y, n = div_up(rows_seen(a, s.row[t].pos).n, SPLIT);
 	const float *part = a.part + ((size_t)t * a.heads + h) * a.splits * PART;
 	float sink = weight_at(a.sinks, h), top = sink, sum;
@@ -676,7 +431,7 @@ static __global__ void combine_kernel(struct dstep s, struct attending a)
 }
 
 /* p: out, q, fresh, pick; w: sinks; i: rows of fresh, heads, top_k, bound of rows seen */
-void k_attend(struct eng *e, const struct rec *r)
+struct attending attending_of(const struct rec *r)
 {
 	struct attending a = {};
 
@@ -690,6 +445,13 @@ void k_attend(struct eng *e, const struct rec *r)
 	a.heads = r->i[1];
 	a.top_k = r->i[2];
 	a.splits = div_up(r->i[3], SPLIT);
+	return a;
+}
+
+void k_attend(struct eng *e, const struct rec *r)
+{
+	struct attending a = attending_of(r);
+
 	if (r->n_rows <= e->matvec_rows) {
 		a.part = (float *)eng_scratch(e, S_ATTN, (size_t)r->n_rows * a.heads * a.splits * PART * sizeof(float));
 		if (!a.part)

@@ -23,36 +23,6 @@ struct room {		/* the block's shared memory */
 	float score[HEADS * LDS], factor[HEADS], sum[HEADS];
 };
 
-/* Two E4M3 codes as f16 values / 256 (a NaN stays one). */
-static __device__ inline uint32_t e4m3_pair(uint32_t two)
-{
-	uint32_t b = (two & 0xFF) | (two & 0xFF00) << 8, m = b & 0x007F007F, h = (b & 0x00800080) << 8 | m << 7;
-
-	if ((m & 0xFFFF) == 0x7F)
-		h |= 0x7E00;
-	if (m >> 16 == 0x7F)
-		h |= 0x7E000000;
-	return h;
-}
-
-/* 2^(8 + e - 127), as two halves. */
-static __device__ inline __half2 group_scale(uint32_t e)
-{
-	float f = e == 255 ? NAN : pow2f(max(-24, min(15, (int)e - 119)));
-
-	return __floats2half2_rn(f, f);
-}
-
-/* 4 codes times a scale, as two words of two halves. */
-static __device__ inline void expand4(uint32_t v, __half2 f, uint32_t out[2])
-{
-	uint32_t a = e4m3_pair(v & 0xFFFF), b = e4m3_pair(v >> 16);
-	__half2 x = __hmul2(*(__half2 *)&a, f), y = __hmul2(*(__half2 *)&b, f);
-
-	out[0] = *(uint32_t *)&x;
-	out[1] = *(uint32_t *)&y;
-}
-
 /* Expands history rows i0..i0+n-1 of row t into the tile; 8 threads a row. */
 static __device__ inline void load_rows(__half *tile, const struct attending &a, const struct dstep &s, const struct span &sp,
 					int t, const struct seen &o, int i0, int n)
@@ -87,19 +57,14 @@ static __device__ inline void load_rows(__half *tile, const struct attending &a,
 	}
 }
 
-static __device__ inline float within(float x)	/* the range of f16; a NaN stays one */
-{
-	return isnan(x) ? x : fminf(fmaxf(x, -65504.f), 65504.f);
-}
-
 static __device__ inline void load_queries(__half *q, const float *from, int live)
 {
 	for (int i = threadIdx.x; i < HEADS * GEOM_HEAD / 4; i += THREADS) {
 		int h = i / (GEOM_HEAD / 4), c = i % (GEOM_HEAD / 4) * 4;
 		float4 v = h < live ? *(const float4 *)(from + (size_t)h * GEOM_HEAD + c) : make_float4(0, 0, 0, 0);
 
-		((__half2 *)(q + h * LD + c))[0] = __floats2half2_rn(within(v.x), within(v.y));
-		((__half2 *)(q + h * LD + c))[1] = __floats2half2_rn(within(v.z), within(v.w));
+		((__half2 *)(q + h * LD + c))[0] = __floats2half2_rn(within_half(v.x), within_half(v.y));
+		((__half2 *)(q + h * LD + c))[1] = __floats2half2_rn(within_half(v.z), within_half(v.w));
 	}
 }
 
@@ -196,6 +161,7 @@ static __device__ inline void values(float acc[4][4][4], const struct room *r)
 /* Grid: rows, heads / 64. */
 static __global__ void __launch_bounds__(THREADS, 1) attend_many_kernel(struct dstep s, struct attending a)
 {
+	follow();
 	DYNAMIC(int4, memory);
 	struct room *r = (struct room *)memory;
 	const int t = blockIdx.x, h0 = blockIdx.y * HEADS, live = min(HEADS, a.heads - h0), lane = threadIdx.x % WARP;

@@ -24,12 +24,8 @@
 #include <vector>
 
 #include "cuda_abi.h"
+#include "fuse.cuh"
 #include "load.cuh"
-
-enum op {
-	OP_EMBED, OP_HC_IN, OP_HC_OUT, OP_HC_HEAD, OP_RMS, OP_MATMUL, OP_ROPE, OP_PACK, OP_POOL, OP_QUERY, OP_CHOOSE, OP_ATTEND,
-	OP_RING, OP_ROUTE, OP_EXPERTS, OP_SWIGLU, OP_ADD, OP_SHARED, OP_COUNT
-};
 
 static const struct {
 	const char *name;
@@ -40,6 +36,8 @@ static const struct {
 	{"choose_rows", k_choose}, {"attend", k_attend}, {"ring_write", k_ring_write}, {"route", k_route},
 	{"experts", k_experts}, {"swiglu", k_swiglu}, {"add", k_add}, {"shared_expert", k_shared},
 };
+
+static const size_t PINNED = (size_t)24 << 20;	/* logits of 32 rows and more */
 
 struct graph {
 	int seen;
@@ -57,13 +55,18 @@ struct cuda : eng {
 	const struct step *step;	/* whose block is on the device, NULL: none */
 	uint8_t *block_dev, *block_host;
 	size_t block_room;
+	char device[64];
+	uint8_t *pinned;		/* [PINNED] for downloads, made by the first */
 	int32_t row_room, block_list_room;
 	int32_t bound;			/* positions below this, a power of two */
 	std::vector<float *> freq_dev;
 	std::vector<std::vector<float>> freq_host;
 	struct loader loader;
 	std::vector<struct dw *> weights;
-	bool use_graphs, profile;
+	bool use_graphs, profile, fuse;
+	const char *mark;		/* what is being timed */
+	double mark_bytes;
+	cudaEvent_t mark_begin, mark_end;
 	std::map<std::string, timing> times;
 };
 
@@ -166,32 +169,61 @@ static double weight_bytes(const struct rec *r)
 	return sum;
 }
 
-static void run_profiled(struct cuda *c, const struct rec *r)
+/* Ends what is being timed. */
+static void mark_stop(struct cuda *c)
 {
-	cudaEvent_t a, b;
 	float ms = 0;
+
+	if (!c->mark)
+		return;
+	cudaEventRecord(c->mark_end, c->stream);
+	cudaEventSynchronize(c->mark_end);
+	cudaEventElapsedTime(&ms, c->mark_begin, c->mark_end);
+	struct timing &t = c->times[c->mark];
+
+	t.ms += ms;
+	t.bytes += c->mark_bytes;
+	t.n++;
+	c->mark = NULL;
+}
+
+static void mark_start(struct cuda *c, const char *name, double bytes)
+{
+	static std::map<std::string, int> names;	/* keeps the strings */
+
+	mark_stop(c);
+	c->mark = names.emplace(name, 0).first->first.c_str();
+	c->mark_bytes = bytes;
+	cudaEventRecord(c->mark_begin, c->stream);
+}
+
+void eng_mark(struct eng *e, const char *name, const struct few_product *p, int n)
+{
+	struct cuda *c = cuda_of(&e->be);
+	struct rec r = {};
+	double bytes = 0;
+
+	if (!c->profile)
+		return;
+	r.op = OP_MATMUL;
+	for (int i = 0; i < n; i++) {
+		r.w[0] = *p[i].w;
+		bytes += weight_bytes(&r);
+	}
+	mark_start(c, name, bytes);
+}
+
+static void mark_record(struct cuda *c, const struct rec *r)
+{
 	char key[96];
 
-	cudaEventCreate(&a);
-	cudaEventCreate(&b);
-	cudaEventRecord(a, c->stream);
-	table[r->op].run(c, r);
-	cudaEventRecord(b, c->stream);
-	cudaEventSynchronize(b);
-	cudaEventElapsedTime(&ms, a, b);
-	cudaEventDestroy(a);
-	cudaEventDestroy(b);
 	if (r->op == OP_MATMUL)
 		snprintf(key, sizeof key, "%s t%d [%d, %d]", table[r->op].name, r->w[0].type, r->w[0].out, r->w[0].in);
 	else
 		snprintf(key, sizeof key, "%s%s", table[r->op].name,
 			 r->op == OP_ATTEND || r->op == OP_POOL ? r->layer.ratio == 4 ? " r4" : r->layer.ratio ? " r128" : " r0"
 								: "");
-	struct timing &t = c->times[key];
-
-	t.ms += ms;
-	t.bytes += weight_bytes(r);
-	t.n++;
+	mark_start(c, key, weight_bytes(r));
 }
 
 static void issue(struct cuda *c)
@@ -201,19 +233,23 @@ static void issue(struct cuda *c)
 		c->slot[i].used = 0;
 	}
 	c->clock = 0;
-	for (const rec &r : c->queue) {
-		if (c->be.failing)
-			return;
-		if (!r.n_rows)
-			continue;
-		if (c->profile)
-			run_profiled(c, &r);
-		else
+	for (size_t i = 0, n = c->queue.size(); i < n && !c->be.failing;) {
+		const rec &r = c->queue[i];
+		int taken = c->fuse && r.n_rows ? plan_run(c, &r, (int)(n - i)) : 0;
+
+		if (!taken && r.n_rows) {
+			if (c->profile)
+				mark_record(c, &r);
 			table[r.op].run(c, &r);
-		eng_wrote(c, r.p[0]);
-		if (r.op == OP_HC_IN)
-			eng_wrote(c, r.p[1]);
+		}
+		if (!taken) {
+			eng_wrote(c, r.p[0]);
+			if (r.op == OP_HC_IN)
+				eng_wrote(c, r.p[1]);
+		}
+		i += taken ? taken : 1;
 	}
+	mark_stop(c);
 }
 
 static_assert(sizeof(rec) % 8 == 0, "records are hashed as words");
@@ -677,8 +713,15 @@ static void cuda_download(struct backend *be, void *host, const void *device, si
 	struct cuda *c = cuda_of(be);
 
 	flush(c);
-	cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, c->stream);
-	cudaStreamSynchronize(c->stream);
+	if (bytes > PINNED || (!c->pinned && cudaMallocHost(&c->pinned, PINNED) != cudaSuccess)) {
+		cudaGetLastError();
+		cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, c->stream);
+		cudaStreamSynchronize(c->stream);
+	} else {	/* pageable memory would go in pieces */
+		cudaMemcpyAsync(c->pinned, device, bytes, cudaMemcpyDeviceToHost, c->stream);
+		if (cudaStreamSynchronize(c->stream) == cudaSuccess)
+			memcpy(host, c->pinned, bytes);
+	}
 	eng_check(c, "download");
 }
 
@@ -717,6 +760,16 @@ static void cuda_wait(struct backend *be)
 		eng_fail(c, ERR_DEVICE, "the CUDA device failed: %s", cudaGetErrorString(st));
 }
 
+static uint64_t cuda_room(struct backend *be)
+{
+	size_t left = 0, total = 0;
+
+	(void)be;
+	if (cudaMemGetInfo(&left, &total) != cudaSuccess)
+		cudaGetLastError();
+	return left;
+}
+
 static void cuda_close(struct backend *be)
 {
 	struct cuda *c = cuda_of(be);
@@ -735,6 +788,9 @@ static void cuda_close(struct backend *be)
 	loader_close(&c->loader);
 	cudaFree(c->block_dev);
 	cudaFreeHost(c->block_host);
+	cudaFreeHost(c->pinned);
+	cudaEventDestroy(c->mark_begin);
+	cudaEventDestroy(c->mark_end);
 	cudaStreamDestroy(c->stream);
 	cudaGetLastError();
 	delete c;
@@ -836,6 +892,15 @@ extern "C" enum status ds4_cuda_open(struct backend **out, const struct be_optio
 	}
 	c->matvec_rows = env_int("DS4_CUDA_VECTOR_ROWS", 32);
 	c->use_graphs = env_int("DS4_CUDA_GRAPHS", 1);
+	c->fuse = env_int("DS4_CUDA_FUSE", 1);
+	cudaEventCreate(&c->mark_begin);
+	cudaEventCreate(&c->mark_end);
+	c->overlap = prop.major >= 9 && env_int("DS4_CUDA_OVERLAP", 1);
+#ifdef DS4_CUDA_WGMMA
+	c->wgmma = prop.major == 9 && prop.minor == 0 && env_int("DS4_CUDA_HOPPER", 1);
+#endif
+	c->fetch = env_int("DS4_CUDA_FETCH", 0);
+	c->sms = prop.multiProcessorCount > 0 ? prop.multiProcessorCount : 132;
 	c->loader.stream = c->stream;
 	c->be.name = "cuda";
 	c->be.ops = cuda_ops;
@@ -851,6 +916,9 @@ extern "C" enum status ds4_cuda_open(struct backend **out, const struct be_optio
 	c->be.copy = cuda_copy;
 	c->be.weight_load = cuda_weight_load;
 	c->be.wait = cuda_wait;
+	c->be.room = cuda_room;
+	snprintf(c->device, sizeof c->device, "%.60s", prop.name);
+	c->be.device = c->device;
 	c->be.close = cuda_close;
 	*out = &c->be;
 	return OK;

@@ -1,11 +1,10 @@
-/* decode.cuh - block formats on the device: 16 weights as floats (or halves), and 32 weights times 32 int8 activations.
+/* decode.cuh - block formats on the device: single weights as floats, and 32 of a row in f16 for the matrix kernels.
  *
- * How  raw16 loads the bytes of 16 consecutive weights, whichever the format, so that a kernel can load early and
- *      decode late; group<T> does the same for the 32 weights that meet one group of rounded activations.
+ * How  struct strip is what a thread of gemm.cu keeps of a row: two of the four chunks of every group, loaded early and
+ *      expanded late.  few.cuh has the same for the int8 kernels.
  * Careful
  *      - Tables of IQ2_XXS live in shared memory: index loads of a warp diverge.
- *      - Planes as in struct dw; formulas as in quant/quant.c, which is the definition.
- *      - -g = (g ^ 255) + 1 in every byte never carries, because magnitudes are at least 8. */
+ *      - Planes as in struct dw; formulas as in quant/quant.c, which is the definition. */
 #ifndef DS4_CUDA_DECODE_CUH
 #define DS4_CUDA_DECODE_CUH
 
@@ -62,133 +61,6 @@ static __device__ inline void q4_scale_min(const uint32_t s[3], int j, int *scal
 	}
 }
 
-/* Sign byte of a 7-bit pattern, and its four low bits as bytes of 0 or 1. */
-static __device__ inline uint32_t sign8(uint32_t pattern)
-{
-	return pattern | (__popc(pattern) & 1) << 7;
-}
-
-static __device__ inline uint32_t ones4(uint32_t bits)
-{
-	return bits * 0x00204081u & 0x01010101u;
-}
-
-/* Four signed magnitudes of the codebook. */
-static __device__ inline uint32_t signed4(uint32_t g, uint32_t bits)
-{
-	uint32_t one = ones4(bits & 15);
-
-	return (g ^ one * 255u) + one;
-}
-
-/* ------------------------------------------------------------------ 16 weights */
-
-struct raw16 {
-	uint4 a, b, c, d;
-	uint32_t u, v;
-};
-
-template <int T> static __device__ inline struct raw16 load16(const struct dw &w, size_t row, int k)
-{
-	struct raw16 r;
-	size_t nb = (size_t)w.in / 256, sb = row * nb + k / 256;
-
-	if (T == DTYPE_Q8_0) {
-		r.a = *(const uint4 *)(w.a + row * w.in + k);
-		r.u = ((const uint16_t *)w.b)[row * (w.in / 32) + k / 32];
-	} else if (T == DTYPE_IQ2_XXS) {
-		uint2 q = *(const uint2 *)(w.a + sb * 64 + k % 256 / 32 * 8);
-
-		r.a.x = q.x;
-		r.a.y = q.y;
-		r.u = ((const uint16_t *)w.b)[sb];
-	} else if (T == DTYPE_Q2_K) {
-		int s = k % 256 / 16;
-
-		r.a = *(const uint4 *)(w.a + sb * 64 + 32 * (s / 8) + 16 * (s & 1));
-		r.u = w.b[sb * 16 + s];
-		r.v = ((const uint32_t *)w.c)[sb];
-	} else if (T == DTYPE_Q4_K) {
-		int j = k % 256 / 32;
-
-		r.b = *(const uint4 *)(w.a + sb * 144);
-		r.a = *(const uint4 *)(w.a + sb * 144 + 16 + 32 * (j / 2) + k % 32);
-	} else if (T == DTYPE_F32) {
-		const uint4 *p = (const uint4 *)(w.a + (row * w.in + k) * 4);
-
-		r.a = p[0], r.b = p[1], r.c = p[2], r.d = p[3];
-	} else {
-		const uint4 *p = (const uint4 *)(w.a + (row * w.in + k) * 2);
-
-		r.a = p[0], r.b = p[1];
-	}
-	return r;
-}
-
-/* grid: the codebook (any memory). */
-template <int T> static __device__ inline void expand16(const struct raw16 &r, int k, const uint2 *grid, float v[16])
-{
-	const uint32_t a[4] = {r.a.x, r.a.y, r.a.z, r.a.w}, b[4] = {r.b.x, r.b.y, r.b.z, r.b.w};
-
-	if (T == DTYPE_Q8_0) {
-		float d = half_bits((uint16_t)r.u);
-
-#pragma unroll
-		for (int i = 0; i < 16; i++)
-			v[i] = d * (float)(int8_t)(a[i / 4] >> 8 * (i % 4));
-	} else if (T == DTYPE_IQ2_XXS) {
-		int h = k / 16 & 1;
-		float d = half_bits((uint16_t)r.u) * (0.5f + (float)(r.a.y >> 28)) * 0.25f;
-
-#pragma unroll
-		for (int j = 0; j < 2; j++) {
-			uint2 g = grid[r.a.x >> 8 * (2 * h + j) & 255];
-			uint32_t s = sign8(r.a.y >> 7 * (2 * h + j) & 127), lo = signed4(g.x, s), hi = signed4(g.y, s >> 4);
-
-#pragma unroll
-			for (int i = 0; i < 4; i++) {
-				v[8 * j + i] = d * (float)(int8_t)(lo >> 8 * i);
-				v[8 * j + 4 + i] = d * (float)(int8_t)(hi >> 8 * i);
-			}
-		}
-	} else if (T == DTYPE_Q2_K) {
-		int shift = k % 128 / 32 * 2;
-		float d = half_bits((uint16_t)r.v) * (float)(r.u & 15), m = half_bits((uint16_t)(r.v >> 16)) * (float)(r.u >> 4);
-
-#pragma unroll
-		for (int i = 0; i < 16; i++)
-			v[i] = d * (float)(a[i / 4] >> (8 * (i % 4) + shift) & 3) - m;
-	} else if (T == DTYPE_Q4_K) {
-		int j = k % 256 / 32, scale, min;
-		float d, m;
-
-		q4_scale_min(b + 1, j, &scale, &min);
-		d = half_bits((uint16_t)b[0]) * (float)scale;
-		m = half_bits((uint16_t)(b[0] >> 16)) * (float)min;
-#pragma unroll
-		for (int i = 0; i < 16; i++)
-			v[i] = d * (float)(a[i / 4] >> (8 * (i % 4) + 4 * (j & 1)) & 15) - m;
-	} else if (T == DTYPE_F32) {
-		const uint32_t c[4] = {r.c.x, r.c.y, r.c.z, r.c.w}, e[4] = {r.d.x, r.d.y, r.d.z, r.d.w};
-
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			v[i] = __uint_as_float(a[i]);
-			v[4 + i] = __uint_as_float(b[i]);
-			v[8 + i] = __uint_as_float(c[i]);
-			v[12 + i] = __uint_as_float(e[i]);
-		}
-	} else {
-#pragma unroll
-		for (int i = 0; i < 8; i++) {
-			uint32_t u = i < 4 ? a[i & 3] : b[i & 3];
-
-			v[2 * i] = T == DTYPE_F16 ? half_bits((uint16_t)u) : __uint_as_float(u << 16);
-			v[2 * i + 1] = T == DTYPE_F16 ? half_bits((uint16_t)(u >> 16)) : __uint_as_float(u & 0xFFFF0000u);
-		}
-	}
-}
-
 /* Half of a word of two, as arithmetic sees it. */
 static __device__ inline __half2 pair_of(uint32_t u)
 {
@@ -205,6 +77,47 @@ static __device__ inline __half2 both(float f)
 	return __floats2half2_rn(f, f);
 }
 
+static __host__ __device__ inline bool rounds(int type)
+{
+	return type == DTYPE_Q8_0 || type == DTYPE_Q2_K || type == DTYPE_Q4_K || type == DTYPE_IQ2_XXS;
+}
+
+/* ------------------------------------------------------------------ single weights: speed does not matter */
+
+static __device__ inline float decode1(const struct dw &w, size_t row, int k)
+{
+	size_t sb = row * (w.stride / 256) + k / 256;
+	int at = k % 32 / 8 * 16, group = k % 256 / 32, j = k % 8;
+
+	if (w.type == DTYPE_Q8_0)
+		return half_bits(((const uint16_t *)w.b)[row * (w.stride / 32) + k / 32]) *
+		       (float)(int8_t)w.a[row * w.stride + place_of(k)];
+	if (w.type == DTYPE_IQ2_XXS) {
+		float g = iq2_grid[w.a[sb * 64 + at + group]][j];
+
+		uint2 ds = ((const uint2 *)w.b)[sb];
+
+		g *= half_bits((uint16_t)ds.x) * 0.25f * (0.5f + (float)(ds.y >> 4 * group & 15));
+		return w.a[sb * 64 + at + 8 + group] >> j & 1 ? -g : g;
+	}
+	if (w.type == DTYPE_Q2_K) {
+		uint32_t s = w.b[sb * 16 + k % 32 / 16 * 8 + group], dm = ((const uint32_t *)w.c)[sb];
+		int q = w.a[sb * 64 + at + group / 4 * 8 + j] >> group % 4 * 2 & 3;
+
+		return half_bits((uint16_t)dm) * (float)(s & 15) * (float)q - half_bits((uint16_t)(dm >> 16)) * (float)(s >> 4);
+	}
+	if (w.type == DTYPE_Q4_K) {
+		const uint32_t *b = (const uint32_t *)(w.a + sb * 144);
+		int scale, min, q = w.a[sb * 144 + 16 + group / 2 * 32 + k % 32] >> group % 2 * 4 & 15;
+
+		q4_scale_min(b + 1, group, &scale, &min);
+		return half_bits((uint16_t)b[0]) * (float)scale * (float)q - half_bits((uint16_t)(b[0] >> 16)) * (float)min;
+	}
+	return plain_at(w, row * w.in + k);
+}
+
+/* ------------------------------------------------------------------ 32 of 64 weights in f16 */
+
 /* The codebook as halves of magnitude / 64, eight to an entry; all threads of the block. */
 static __device__ inline void load_half_grid(uint4 *grid)
 {
@@ -218,214 +131,137 @@ static __device__ inline void load_half_grid(uint4 *grid)
 	__syncthreads();
 }
 
-/* The same 16 weights in f16, two to a word.  The formats of large matrices are expanded in f16 arithmetic: small integers
- * are exact there (1024 + n is a bit pattern), the factor of a group is rounded once and the product once more.
- * grid: load_half_grid's; factors of IQ2_XXS are 64 times larger for it, which also keeps them out of the subnormals. */
-template <int T> static __device__ inline void halves16(const struct raw16 &r, int k, const uint4 *grid, uint32_t h[8])
-{
-	const uint32_t a[4] = {r.a.x, r.a.y, r.a.z, r.a.w};
-
-	if (T == DTYPE_F16) {
-		h[0] = r.a.x, h[1] = r.a.y, h[2] = r.a.z, h[3] = r.a.w;
-		h[4] = r.b.x, h[5] = r.b.y, h[6] = r.b.z, h[7] = r.b.w;
-	} else if (T == DTYPE_Q8_0) {
-		const __half2 zero = pair_of(0x64806480), d = pair_of((r.u & 0xFFFF) * 0x10001);
-
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			uint32_t u = a[i] ^ 0x80808080;
-
-			h[2 * i] = word_of(__hmul2(__hsub2(pair_of(__byte_perm(u, 0x64646464, 0x4140)), zero), d));
-			h[2 * i + 1] = word_of(__hmul2(__hsub2(pair_of(__byte_perm(u, 0x64646464, 0x4342)), zero), d));
-		}
-	} else if (T == DTYPE_Q2_K) {
-		const int shift = k % 128 / 32 * 2;
-		const __half2 zero = pair_of(0x64006400), d = both(half_bits((uint16_t)r.v) * (float)(r.u & 15));
-		const __half2 m = both(-half_bits((uint16_t)(r.v >> 16)) * (float)(r.u >> 4));
-
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			uint32_t u = a[i] >> shift & 0x03030303;
-
-			h[2 * i] = word_of(__hfma2(__hsub2(pair_of(__byte_perm(u, 0x64646464, 0x4140)), zero), d, m));
-			h[2 * i + 1] = word_of(__hfma2(__hsub2(pair_of(__byte_perm(u, 0x64646464, 0x4342)), zero), d, m));
-		}
-	} else if (T == DTYPE_IQ2_XXS) {
-		const int half = k / 16 & 1;
-		const __half2 d = both(half_bits((uint16_t)r.u) * (0.5f + (float)(r.a.y >> 28)) * 16);
-
-#pragma unroll
-		for (int j = 0; j < 2; j++) {
-			uint4 g = grid[r.a.x >> 8 * (2 * half + j) & 255];
-			uint32_t s = sign8(r.a.y >> 7 * (2 * half + j) & 127);
-
-			/* s * c has sign 2 i in bit 15 and sign 2 i + 1 in bit 31: the copies of s do not meet */
-			h[4 * j] = word_of(__hmul2(pair_of(g.x ^ (s * 0x40008000u & 0x80008000u)), d));
-			h[4 * j + 1] = word_of(__hmul2(pair_of(g.y ^ (s * 0x10002000u & 0x80008000u)), d));
-			h[4 * j + 2] = word_of(__hmul2(pair_of(g.z ^ (s * 0x04000800u & 0x80008000u)), d));
-			h[4 * j + 3] = word_of(__hmul2(pair_of(g.w ^ (s * 0x01000200u & 0x80008000u)), d));
-		}
-	} else {
-		float v[16];
-
-		expand16<T>(r, k, NULL, v);
-#pragma unroll
-		for (int i = 0; i < 8; i++)
-			h[i] = word_of(__floats2half2_rn(v[2 * i], v[2 * i + 1]));
-	}
-}
-
-/* Any type, for kernels whose speed does not matter. */
-static __device__ inline void decode16(const struct dw &w, size_t row, int k, float v[16])
-{
-	const uint2 *grid = (const uint2 *)iq2_grid;
-
-	switch (w.type) {
-#define X(T)                                              \
-	case T:                                           \
-		expand16<T>(load16<T>(w, row, k), k, grid, v); \
-		break;
-		X(DTYPE_F32) X(DTYPE_F16) X(DTYPE_BF16) X(DTYPE_Q8_0) X(DTYPE_Q2_K) X(DTYPE_Q4_K) X(DTYPE_IQ2_XXS)
-#undef X
-	}
-}
-
-/* ------------------------------------------------------------------ 32 weights times rounded activations */
-
-struct group {
-	uint4 a, b;
-	uint32_t u, v;
+/* Step p of a row is its elements 64 p .. 64 p + 63; a thread expands four pieces of 8 of them, those of its `part`, 0 or 1.
+ * Superblock formats keep their bytes for four steps. */
+struct strip {
+	uint4 v[4];
+	uint32_t d, s[2];
 };
 
-/* Group g (of 32) of a row. */
-template <int T> static __device__ inline struct group load_group(const struct dw &w, size_t row, int g)
+/* Where piece i of a step stands. */
+template <int T> static __device__ inline int piece_at(int part, int i)
 {
-	struct group r;
-	size_t sb = row * (w.in / 256) + g / 8;
-	int j = g % 8;
+	return T == DTYPE_Q8_0 || T == DTYPE_IQ2_XXS || T == DTYPE_Q2_K || T == DTYPE_Q4_K ? 32 * (i / 2) + 16 * part + i % 2 * 8
+											: 32 * part + 8 * i;
+}
+
+/* Loads step p; steps come in order.  Elements from w.in on are zeros or unused. */
+template <int T> static __device__ inline void strip_load(struct strip *r, const struct dw &w, size_t row, int p, int part)
+{
+	size_t sb = row * (w.stride / 256) + p / 4;
 
 	if (T == DTYPE_Q8_0) {
-		const uint4 *p = (const uint4 *)(w.a + row * w.in + g * 32);
+		const uint8_t *at = w.a + row * w.stride + p * 64 + part * 32;
 
-		r.a = __ldcs(p);
-		r.b = __ldcs(p + 1);
-		r.u = ((const uint16_t *)w.b)[row * (w.in / 32) + g];
+		r->v[0] = *(const uint4 *)at;
+		r->v[1] = *(const uint4 *)(at + 16);
+		r->d = ((const uint32_t *)w.b)[(row * w.stride + p * 64) / 64];
 	} else if (T == DTYPE_IQ2_XXS) {
-		uint2 q = __ldcs((const uint2 *)(w.a + sb * 64 + 8 * j));
+		if (p % 4)
+			return;
+		r->v[0] = *(const uint4 *)(w.a + sb * 64 + part * 32);
+		r->v[1] = *(const uint4 *)(w.a + sb * 64 + part * 32 + 16);
+		uint2 ds = ((const uint2 *)w.b)[sb];
 
-		r.a.x = q.x;
-		r.a.y = q.y;
-		r.u = ((const uint16_t *)w.b)[sb];
+		r->d = ds.x;
+		r->s[0] = ds.y;
 	} else if (T == DTYPE_Q2_K) {
-		const uint4 *p = (const uint4 *)(w.a + sb * 64 + 32 * (j / 4));
+		if (p % 4)
+			return;
+		r->v[0] = *(const uint4 *)(w.a + sb * 64 + part * 32);
+		r->v[1] = *(const uint4 *)(w.a + sb * 64 + part * 32 + 16);
+		uint2 s = *(const uint2 *)(w.b + sb * 16 + part * 8);
 
-		r.a = p[0];
-		r.b = p[1];
-		r.u = ((const uint16_t *)(w.b + sb * 16))[j];
-		r.v = ((const uint32_t *)w.c)[sb];
+		r->s[0] = s.x;
+		r->s[1] = s.y;
+		r->d = ((const uint32_t *)w.c)[sb];
 	} else if (T == DTYPE_Q4_K) {
-		const uint8_t *p = w.a + sb * 144;
-		uint4 h = *(const uint4 *)p;
-		const uint32_t s[3] = {h.y, h.z, h.w};
+		r->v[0] = *(const uint4 *)(w.a + sb * 144);
+		r->v[1] = *(const uint4 *)(w.a + sb * 144 + 16 + p % 4 * 32 + part * 16);
+	} else if (64 * p + 32 * part < w.in) {
+		const uint4 *at = (const uint4 *)(w.a + (row * w.in + 64 * p + 32 * part) * (T == DTYPE_F32 ? 4 : 2));
+
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			r->v[i] = at[T == DTYPE_F32 ? 2 * i : i];
+	}
+}
+
+/* Four bytes 0..255 as halves, minus zero (in the same form, 1024 + n). */
+static __device__ inline void bytes4(uint32_t u, __half2 zero, __half2 out[2])
+{
+	out[0] = __hsub2(pair_of(__byte_perm(u, 0x64646464, 0x4140)), zero);
+	out[1] = __hsub2(pair_of(__byte_perm(u, 0x64646464, 0x4342)), zero);
+}
+
+/* Piece i of step p: 8 halves.  The formats of large matrices are expanded in f16 arithmetic: small integers are exact there
+ * (1024 + n is a bit pattern), the factor of a group is rounded once and the product once more.  grid: load_half_grid's;
+ * factors of IQ2_XXS are 64 times larger for it, which also keeps them out of the subnormals. */
+template <int T>
+static __device__ inline uint4 strip_piece(const struct strip &r, const struct dw &w, size_t row, int p, int part, int i,
+					   const uint4 *grid)
+{
+	const uint4 &v = r.v[i % 2];
+	__half2 h[4];
+
+	if (T == DTYPE_Q8_0) {
+		const __half2 d = pair_of((r.d >> 16 * (i / 2) & 0xFFFF) * 0x10001), zero = pair_of(0x64806480);
+
+		bytes4((i < 2 ? v.x : v.z) ^ 0x80808080, zero, h);
+		bytes4((i < 2 ? v.y : v.w) ^ 0x80808080, zero, h + 2);
+#pragma unroll
+		for (int j = 0; j < 4; j++)
+			h[j] = __hmul2(h[j], d);
+	} else if (T == DTYPE_IQ2_XXS) {
+		const int shift = 16 * (p & 1) + 8 * (i / 2), group = 2 * (p & 3) + i / 2;
+		const uint32_t code = (p & 2 ? v.y : v.x) >> shift & 255, s = (p & 2 ? v.w : v.z) >> shift & 255;
+		const __half2 d = both(half_bits((uint16_t)r.d) * (0.5f + (float)(r.s[0] >> 4 * group & 15)) * 16);
+		const uint4 g = grid[code];
+
+		/* s * c has sign 2 j in bit 15 and sign 2 j + 1 in bit 31: the copies of s do not meet */
+		h[0] = __hmul2(pair_of(g.x ^ (s * 0x40008000u & 0x80008000u)), d);
+		h[1] = __hmul2(pair_of(g.y ^ (s * 0x10002000u & 0x80008000u)), d);
+		h[2] = __hmul2(pair_of(g.z ^ (s * 0x04000800u & 0x80008000u)), d);
+		h[3] = __hmul2(pair_of(g.w ^ (s * 0x01000200u & 0x80008000u)), d);
+	} else if (T == DTYPE_Q2_K) {
+		const int group = 2 * (p & 3) + i / 2, shift = group % 4 * 2;
+		const uint32_t s = (group < 4 ? r.s[0] : r.s[1]) >> group % 4 * 8 & 255;
+		const __half2 d = both(half_bits((uint16_t)r.d) * (float)(s & 15)), zero = pair_of(0x64006400);
+		const __half2 m = both(-half_bits((uint16_t)(r.d >> 16)) * (float)(s >> 4));
+
+		bytes4((group < 4 ? v.x : v.z) >> shift & 0x03030303, zero, h);
+		bytes4((group < 4 ? v.y : v.w) >> shift & 0x03030303, zero, h + 2);
+#pragma unroll
+		for (int j = 0; j < 4; j++)
+			h[j] = __hfma2(h[j], d, m);
+	} else if (T == DTYPE_Q4_K) {
+		const uint32_t b[4] = {r.v[0].x, r.v[0].y, r.v[0].z, r.v[0].w};
+		const uint4 &q = r.v[1];
+		const __half2 zero = pair_of(0x64006400);
+		__half2 d, m;
 		int scale, min;
 
-		q4_scale_min(s, j, &scale, &min);
-		r.a = *(const uint4 *)(p + 16 + 32 * (j / 2));
-		r.b = *(const uint4 *)(p + 32 + 32 * (j / 2));
-		r.u = h.x;
-		r.v = (uint32_t)scale | (uint32_t)min << 8;
-	}
-	return r;
-}
-
-/* The integers a group stands for, ready for dp4a, and its factors. */
-struct ready {
-	uint32_t q[8];
-	float d, m;		/* Q8_0, IQ2_XXS: d.  Q4_K: d scale, dmin min.  Q2_K: d, dmin */
-	int s0, s1, m0, m1;	/* Q2_K */
-};
-
-template <int T> static __device__ inline struct ready ready_group(const struct group &r, int g, const uint2 *grid)
-{
-	const uint32_t raw[8] = {r.a.x, r.a.y, r.a.z, r.a.w, r.b.x, r.b.y, r.b.z, r.b.w};
-	struct ready o;
-	int j = g % 8;
-
-	if (T == DTYPE_Q8_0) {
+		q4_scale_min(b + 1, 2 * (p & 3) + i / 2, &scale, &min);
+		d = both(half_bits((uint16_t)b[0]) * (float)scale);
+		m = both(-half_bits((uint16_t)(b[0] >> 16)) * (float)min);
+		bytes4((i % 2 ? q.z : q.x) >> 4 * (i / 2) & 0x0F0F0F0F, zero, h);
+		bytes4((i % 2 ? q.w : q.y) >> 4 * (i / 2) & 0x0F0F0F0F, zero, h + 2);
 #pragma unroll
-		for (int i = 0; i < 8; i++)
-			o.q[i] = raw[i];
-		o.d = half_bits((uint16_t)r.u);
-	} else if (T == DTYPE_IQ2_XXS) {
+		for (int j = 0; j < 4; j++)
+			h[j] = __hfma2(h[j], d, m);
+	} else if (T == DTYPE_F16) {
+		return 64 * p + 32 * part < w.in ? r.v[i] : make_uint4(0, 0, 0, 0);
+	} else {
+		const int k = 64 * p + 32 * part + 8 * i;
+		float f[8] = {0};
+
+		if (k < w.in)
+			plain8(w, row * w.in + k, f);
 #pragma unroll
-		for (int i = 0; i < 4; i++) {
-			uint2 c = grid[r.a.x >> 8 * i & 255];
-			uint32_t s = sign8(r.a.y >> 7 * i & 127);
-
-			o.q[2 * i] = signed4(c.x, s);
-			o.q[2 * i + 1] = signed4(c.y, s >> 4);
-		}
-		o.d = half_bits((uint16_t)r.u) * (0.5f + (float)(r.a.y >> 28)) * 0.25f;
-	} else if (T == DTYPE_Q2_K) {
-#pragma unroll
-		for (int i = 0; i < 8; i++)
-			o.q[i] = raw[i] >> 2 * (j % 4) & 0x03030303u;
-		o.s0 = r.u & 15;
-		o.m0 = r.u >> 4 & 15;
-		o.s1 = r.u >> 8 & 15;
-		o.m1 = r.u >> 12 & 15;
-		o.d = half_bits((uint16_t)r.v);
-		o.m = half_bits((uint16_t)(r.v >> 16));
-	} else if (T == DTYPE_Q4_K) {
-#pragma unroll
-		for (int i = 0; i < 8; i++)
-			o.q[i] = raw[i] >> 4 * (j & 1) & 0x0F0F0F0Fu;
-		o.d = half_bits((uint16_t)r.u) * (float)(r.v & 255);
-		o.m = half_bits((uint16_t)(r.u >> 16)) * (float)(r.v >> 8);
+		for (int j = 0; j < 4; j++)
+			h[j] = __floats2half2_rn(f[2 * j], f[2 * j + 1]);
 	}
-	return o;
-}
-
-/* Adds the term of one group: 32 rounded activations x (two int4), their scale and their two sums of 16.  Written with
- * explicit roundings, so that every instance of a kernel gives the same bits. */
-template <int T> static __device__ inline float add_group(float acc, const struct ready &w, const int4 &x0, const int4 &x1,
-							   float dx, uint32_t sums)
-{
-	int lo = 0, hi = 0;
-
-	lo = __dp4a((int)w.q[0], x0.x, lo);
-	lo = __dp4a((int)w.q[1], x0.y, lo);
-	lo = __dp4a((int)w.q[2], x0.z, lo);
-	lo = __dp4a((int)w.q[3], x0.w, lo);
-	hi = __dp4a((int)w.q[4], x1.x, hi);
-	hi = __dp4a((int)w.q[5], x1.y, hi);
-	hi = __dp4a((int)w.q[6], x1.z, hi);
-	hi = __dp4a((int)w.q[7], x1.w, hi);
-	if (T == DTYPE_Q2_K) {
-		int m = w.m0 * (int16_t)sums + w.m1 * ((int)sums >> 16);
-		float term = __fmaf_rn(w.d, (float)(w.s0 * lo + w.s1 * hi), -__fmul_rn(w.m, (float)m));
-
-		return __fmaf_rn(dx, term, acc);
-	}
-	if (T == DTYPE_Q4_K) {
-		float m = (float)((int16_t)sums + ((int)sums >> 16));
-
-		return __fmaf_rn(dx, __fmaf_rn(w.d, (float)(lo + hi), -__fmul_rn(w.m, m)), acc);
-	}
-	return __fmaf_rn(__fmul_rn(w.d, dx), (float)(lo + hi), acc);
-}
-
-static __host__ __device__ inline bool rounds(int type)
-{
-	return type == DTYPE_Q8_0 || type == DTYPE_Q2_K || type == DTYPE_Q4_K || type == DTYPE_IQ2_XXS;
-}
-
-/* Copies the codebook to shared memory; all threads of the block. */
-static __device__ inline void load_grid(uint2 *grid)
-{
-	for (int i = threadIdx.x; i < 256; i += blockDim.x)
-		grid[i] = ((const uint2 *)iq2_grid)[i];
-	__syncthreads();
+	return make_uint4(word_of(h[0]), word_of(h[1]), word_of(h[2]), word_of(h[3]));
 }
 
 #endif

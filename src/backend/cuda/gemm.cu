@@ -44,13 +44,14 @@ template <int T, int BM> static __global__ void __launch_bounds__(THREADS, 2) ge
 	__shared__ uint4 grid[T == DTYPE_IQ2_XXS ? 256 : 1];
 	const int tid = threadIdx.x, lane = tid % WARP, warp = tid / WARP, wm = warp / 4 * (BM / 2), wn = warp % 4 * 32;
 	const int per_group = g.w.out / g.groups, n0 = blockIdx.x * BN, k_end = g.w.in;
-	const int mine = tid / 2, part = tid % 2 * 32;	/* row of W's tile and its half, expanded by this thread */
+	const int mine = tid / 2, part = tid % 2;	/* row of W's tile and its pieces, expanded by this thread */
 	int first = blockIdx.y * BM, count = min(BM, g.m - first), expert = 0;
 	int32_t at[MI];
 	float acc[MI][4][4];
-	struct raw16 raw[2];
+	struct strip raw;
 	size_t w_row;
 
+	follow();
 	if (g.tile) {
 		if ((int)blockIdx.y >= *g.n_tile)
 			return;
@@ -80,15 +81,12 @@ template <int T, int BM> static __global__ void __launch_bounds__(THREADS, 2) ge
 				acc[i][j][c] = 0;
 
 	for (int k0 = -BK, buf = 1; k0 < k_end; k0 += BK, buf ^= 1) {
-		const int next = k0 + BK, k = next + part;
+		const int next = k0 + BK;
 		const bool more = next < k_end;
 
 		if (more) {	/* the next tile's bytes */
 			begin_a<BM>(s->a[buf ^ 1], g.a, at, next, k_end);
-			if (k < k_end) {
-				raw[0] = load16<T>(g.w, w_row, k);
-				raw[1] = load16<T>(g.w, w_row, k + 16);
-			}
+			strip_load<T>(&raw, g.w, w_row, next / BK, part);
 		}
 		if (k0 >= 0) {
 			const __half *ta = s->a[buf], *tb = s->b[buf];
@@ -111,17 +109,11 @@ template <int T, int BM> static __global__ void __launch_bounds__(THREADS, 2) ge
 			}
 		}
 		if (more) {
-			uint4 *tb = (uint4 *)(s->b[buf ^ 1] + mine * LD + part);
+			__half *tb = s->b[buf ^ 1] + mine * LD;
 
 #pragma unroll
-			for (int i = 0; i < 2; i++) {
-				uint32_t h[8] = {};
-
-				if (k < k_end)
-					halves16<T>(raw[i], k + 16 * i, grid, h);
-				tb[2 * i] = make_uint4(h[0], h[1], h[2], h[3]);
-				tb[2 * i + 1] = make_uint4(h[4], h[5], h[6], h[7]);
-			}
+			for (int i = 0; i < 4; i++)
+				*(uint4 *)(tb + piece_at<T>(part, i)) = strip_piece<T>(raw, g.w, w_row, next / BK, part, i, grid);
 		}
 		copies_wait();
 		__syncthreads();
@@ -150,6 +142,8 @@ template <int T, int BM> static void launch(struct eng *e, dim3 grid, const stru
 /* max_tiles: bound of *n_tile; tile: most rows of a tile, 64 or 128.  A row's bits do not depend on it. */
 void k_gemm(struct eng *e, const struct gemm_args *g, int32_t max_tiles, int32_t tile)
 {
+	if (k_gemm_wg(e, g, max_tiles, tile))
+		return;
 	dim3 grid(div_up(g->w.out / g->groups, BN), g->tile ? max_tiles : div_up(g->m, tile), g->groups);
 
 	switch (g->w.type) {

@@ -40,7 +40,7 @@ static enum status say(struct err *err, enum status code, const char *fmt, ...)
 	return code;
 }
 
-/* Unit i (16 bits) of blocks first.. goes to its plane. */
+/* Unit i (16 bits) of blocks first.. of Q8_0 and Q2_K goes to its place. */
 static __global__ void split_kernel(struct dw d, const uint16_t *from, size_t first, size_t units)
 {
 	size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -49,18 +49,78 @@ static __global__ void split_kernel(struct dw d, const uint16_t *from, size_t fi
 	if (i >= units)
 		return;
 	if (d.type == DTYPE_Q8_0) {
-		size_t n = first + i / 17, o = i % 17;
+		size_t n = first + i / 17, row = n / (d.in / 32);
+		int o = (int)(i % 17), group = (int)(n % (d.in / 32));
 
-		*(o ? a + n * 16 + o - 1 : b + n) = from[i];
-	} else if (d.type == DTYPE_IQ2_XXS) {
-		size_t n = first + i / 33, o = i % 33;
-
-		*(o ? a + n * 32 + o - 1 : b + n) = from[i];
+		if (o)
+			a[(row * d.stride + place_of(group * 32 + 2 * (o - 1))) / 2] = from[i];
+		else
+			b[row * (d.stride / 32) + group] = from[i];
 	} else {
-		size_t n = first + i / 42, o = i % 42;
+		size_t n = first + i / 42;
+		int o = (int)(i % 42), q = 2 * (o - 8);
 
-		*(o < 8 ? b + n * 8 + o : o < 40 ? a + n * 32 + o - 8 : c + n * 2 + o - 40) = from[i];
+		if (o < 8) {	/* two sixteens of group o */
+			((uint8_t *)b)[n * 16 + o] = (uint8_t)from[i];
+			((uint8_t *)b)[n * 16 + 8 + o] = (uint8_t)(from[i] >> 8);
+		} else if (o < 40) {
+			a[(n * 64 + q % 32 / 8 * 16 + q / 32 * 8 + q % 8) / 2] = from[i];
+		} else {
+			c[n * 2 + o - 40] = from[i];
+		}
 	}
+}
+
+/* Two groups of a block of IQ2_XXS: the eighth sign of eight, left out in the file, is written down here. */
+static __global__ void split_iq2_kernel(struct dw d, const uint16_t *from, size_t first, size_t pairs)
+{
+	size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+	uint8_t *a = (uint8_t *)d.a, *b = (uint8_t *)d.b;
+	int scales = 0;
+
+	if (i >= pairs)
+		return;
+	size_t n = first + i / 4;
+
+	from += i / 4 * 33;
+	if (i % 4 == 0)
+		((uint32_t *)b)[n * 2] = from[0];
+	for (int j = 0; j < 2; j++) {
+		int group = (int)(i % 4) * 2 + j;
+		const uint16_t *u = from + 1 + 4 * group;
+		uint32_t codes = u[0] | (uint32_t)u[1] << 16, bits = u[2] | (uint32_t)u[3] << 16;
+
+		for (int t = 0; t < 4; t++) {
+			uint32_t s = bits >> 7 * t & 127;
+
+			a[n * 64 + t * 16 + group] = (uint8_t)(codes >> 8 * t);
+			a[n * 64 + t * 16 + 8 + group] = (uint8_t)(s | (__popc(s) & 1) << 7);
+		}
+		scales |= (int)(bits >> 28) << 4 * j;
+	}
+	b[n * 8 + 4 + i % 4] = (uint8_t)scales;
+}
+
+static __global__ void widen_kernel(float *to, struct dw d, int n)
+{
+	int i = blockIdx.x * blockDim.x + threadIdx.x;
+
+	if (i < n)
+		to[i] = plain_at(d, i);
+}
+
+static void split(cudaStream_t stream, const struct dw *d, const uint8_t *from, size_t first, size_t bytes)
+{
+	if (d->type == DTYPE_IQ2_XXS)
+		START(split_iq2_kernel, (unsigned)((bytes / 66 * 4 + 255) / 256), 256, 0, stream, *d, (const uint16_t *)from, first,
+		      bytes / 66 * 4);
+	else
+		START(split_kernel, (unsigned)((bytes / 2 + 255) / 256), 256, 0, stream, *d, (const uint16_t *)from, first, bytes / 2);
+}
+
+static size_t aligned(size_t n)
+{
+	return (n + 255) / 256 * 256;
 }
 
 static bool splits(int type)
@@ -68,16 +128,11 @@ static bool splits(int type)
 	return type == DTYPE_Q8_0 || type == DTYPE_IQ2_XXS || type == DTYPE_Q2_K;
 }
 
-static size_t up256(size_t n)
+/* Bytes of the planes of n blocks in `rows` rows. */
+static void planes(int type, size_t n, size_t rows, size_t stride, size_t bytes, size_t out[3])
 {
-	return (n + 255) / 256 * 256;
-}
-
-/* Bytes of the planes of n blocks. */
-static void planes(int type, size_t n, size_t bytes, size_t out[3])
-{
-	out[0] = splits(type) ? n * (type == DTYPE_Q8_0 ? 32 : 64) : bytes;
-	out[1] = !splits(type) ? 0 : type == DTYPE_Q2_K ? n * 16 : n * 2;
+	out[0] = type == DTYPE_Q8_0 ? rows * stride : splits(type) ? n * 64 : bytes;
+	out[1] = type == DTYPE_Q8_0 ? rows * stride / 16 : type == DTYPE_Q2_K ? n * 16 : type == DTYPE_IQ2_XXS ? n * 8 : 0;
 	out[2] = type == DTYPE_Q2_K ? n * 4 : 0;
 }
 
@@ -125,8 +180,7 @@ static cudaError_t send(struct loader *l, const struct dw *d, const uint8_t *fro
 		copy_threads(l->pinned[i], host, n);
 		cudaMemcpyAsync(to, l->pinned[i], n, cudaMemcpyHostToDevice, l->stream);
 		if (splits(d->type))
-			START(split_kernel, (unsigned)((n / 2 + 255) / 256), 256, 0, l->stream, *d, (const uint16_t *)l->raw[i],
-			      at / block, n / 2);
+			split(l->stream, d, l->raw[i], at / block, n);
 		cudaEventRecord(l->free_again[i], l->stream);
 	}
 	return cudaGetLastError();
@@ -146,7 +200,7 @@ static cudaError_t send_small(struct loader *l, const struct dw *d, const uint8_
 	if (st != cudaSuccess)
 		return st;
 	cudaMemcpyAsync(raw, from, bytes, cudaMemcpyHostToDevice, l->stream);
-	START(split_kernel, (unsigned)((bytes / 2 + 255) / 256), 256, 0, l->stream, *d, (const uint16_t *)raw, 0, bytes / 2);
+	split(l->stream, d, raw, 0, bytes);
 	st = cudaStreamSynchronize(l->stream);
 	cudaFree(raw);
 	return st == cudaSuccess ? cudaGetLastError() : st;
@@ -168,8 +222,11 @@ enum status load_weight(struct loader *l, struct dw *d, const struct weight *w, 
 		}
 	if (w->type != DTYPE_I32 && rows > 1 && w->in % 32)
 		return say(err, ERR_FORMAT, "%s: the cuda kernels read rows of a multiple of 32 elements, it has %d", w->name, w->in);
-	planes(w->type, n, bytes, size);
-	st = cudaMalloc(&p, up256(size[0]) + up256(size[1]) + up256(size[2]) + 256);
+	const size_t elements = (size_t)w->in * rows;
+	const bool small = (w->type == DTYPE_F32 || w->type == DTYPE_F16 || w->type == DTYPE_BF16) && elements <= SMALL_WEIGHT;
+
+	planes(w->type, n, rows, (size_t)up256(w->in), bytes, size);
+	st = cudaMalloc(&p, aligned(size[0]) + aligned(size[1]) + aligned(size[2]) + (small ? elements * 4 : 0) + 256);
 	if (st != cudaSuccess) {
 		cudaGetLastError();
 		cudaMemGetInfo(&free_bytes, &total);
@@ -178,7 +235,11 @@ enum status load_weight(struct loader *l, struct dw *d, const struct weight *w, 
 			   free_bytes / 1e9, total / 1e9);
 	}
 	l->memory.push_back(p);
-	*d = dw{p, p + up256(size[0]), p + up256(size[0]) + up256(size[1]), (int32_t)w->type, w->in, w->out, w->n};
+	float *wide = small ? (float *)(p + aligned(size[0]) + aligned(size[1]) + aligned(size[2])) : NULL;
+
+	*d = dw{p, p + aligned(size[0]), p + aligned(size[0]) + aligned(size[1]), wide, (int32_t)w->type, w->in, w->out, w->n, up256(w->in), 0};
+	if (w->type == DTYPE_Q8_0 && w->in % 256)
+		cudaMemsetAsync(p, 0, aligned(size[0]) + size[1], l->stream);
 	l->bytes += size[0] + size[1] + size[2];
 	if (bytes < SMALL)
 		st = send_small(l, d, (const uint8_t *)w->data, bytes);
@@ -189,6 +250,8 @@ enum status load_weight(struct loader *l, struct dw *d, const struct weight *w, 
 	if (st != cudaSuccess)
 		return say(err, st == cudaErrorMemoryAllocation ? ERR_MEMORY : ERR_DEVICE, "%s: copying to the device: %s", w->name,
 			   cudaGetErrorString(st));
+	if (small)
+		START(widen_kernel, (unsigned)((elements + 255) / 256), 256, 0, l->stream, wide, *d, (int)elements);
 	l->known.emplace(w->data, loaded{bytes, *d});
 	return OK;
 }

@@ -35,11 +35,72 @@ static __device__ inline void mma16816(float c[4], const uint32_t a[4], uint32_t
 		     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* c[16 x 8] += a[16 x 32] b[32 x 8], bytes with signs. */
+static __device__ inline void mma16832(int c[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1)
+{
+	asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+		     : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+		     : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/* Bytes of 0 or 255: the sign bits of four bytes. */
+static __device__ inline uint32_t sign_bytes(uint32_t v)
+{
+	uint32_t r;
+
+	asm("prmt.b32 %0, %1, %1, 0xBA98;" : "=r"(r) : "r"(v));
+	return r;
+}
+
+/* Asks for bytes to come to the second-level cache; from and bytes are multiples of 16. */
+static __device__ inline void fetch_l2(const void *from, uint32_t bytes)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+	asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(from), "r"(bytes) : "memory");
+#endif
+}
+
+/* Brings bytes to the first-level cache; all threads of the block.  Nothing waits: whoever reads them later meets them there
+ * or on their way. */
+static __device__ inline void touch1(const void *from)
+{
+	asm volatile("{.reg .b32 v; ld.global.ca.b32 v, [%0];}" :: "l"(from));
+}
+
+static __device__ inline void touch(const void *from, int bytes)
+{
+#pragma unroll 1
+	for (int i = threadIdx.x * 128; i < bytes; i += blockDim.x * 128)
+		touch1((const uint8_t *)from + i);
+}
+
 /* Copies 16 bytes to shared memory in the background, or zeros when !valid; copies_wait() ends all that this thread began. */
 static __device__ inline void copy16(void *to, const void *from, bool valid)
 {
 	asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
 		     :: "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(valid ? 16 : 0));
+}
+
+/* Pieces of 4, 8 or 16 bytes; copies that were begun since the last copies_commit() are one group. */
+template <int BYTES> static __device__ inline void copy_piece(void *to, const void *from)
+{
+	if constexpr (BYTES == 16)
+		asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+			     :: "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+	else
+		asm volatile("cp.async.ca.shared.global [%0], [%1], %2;"
+			     :: "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "n"(BYTES) : "memory");
+}
+
+static __device__ inline void copies_commit(void)
+{
+	asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Until at most N groups of this thread are on their way. */
+template <int N> static __device__ inline void copies_but(void)
+{
+	asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
 }
 
 static __device__ inline void copies_wait(void)

@@ -8,6 +8,7 @@
  * Source: docs/model.md 4-8; definition: ref/ref.c. */
 #include "cuda_int.cuh"
 #include "decode.cuh"
+#include "streams.cuh"
 
 #define EPS 1e-6f
 
@@ -15,29 +16,29 @@
 
 static __global__ void embed_kernel(struct dstep s, float *streams, struct dw w)
 {
+	follow();
 	int t = blockIdx.x, d = w.in;
 	size_t row = (size_t)s.row[t].token;
 	float *y = streams + (size_t)t * d * GEOM_STREAMS;
 
-	for (int k = threadIdx.x * 16; k < d; k += blockDim.x * 16) {
-		float v[16];
+	for (int k = threadIdx.x; k < d; k += blockDim.x) {
+		float v = decode1(w, row, k);
 
-		decode16(w, row, k, v);
 		for (int j = 0; j < GEOM_STREAMS; j++)
-			for (int i = 0; i < 16; i++)
-				y[(size_t)j * d + k + i] = v[i];
+			y[(size_t)j * d + k] = v;
 	}
 }
 
 void k_embed(struct eng *e, const struct rec *r)
 {
-	LAUNCH(e, embed_kernel, r->n_rows, 128, 0, e->st, (float *)r->p[0], r->w[0]);
+	LAUNCH(e, embed_kernel, r->n_rows, 256, 0, e->st, (float *)r->p[0], r->w[0]);
 }
 
 /* ------------------------------------------------------------------ norms, rotation */
 
 static __global__ void rms_kernel(float *y, const float *x, struct dw w, int width, int group)
 {
+	follow();
 	__shared__ float room[33];
 	size_t at = (size_t)blockIdx.x * width + (size_t)blockIdx.y * group;
 	float sum = 0, r;
@@ -61,6 +62,7 @@ void k_rms_norm(struct eng *e, const struct rec *r)
 
 static __global__ void rope_kernel(struct dstep s, float *x, const float *freq, int heads, int width, int inverse)
 {
+	follow();
 	int t = blockIdx.x, pos = s.row[t].pos;
 
 	for (int i = threadIdx.x + blockIdx.y * blockDim.x; i < heads * 32; i += blockDim.x * gridDim.y) {
@@ -79,14 +81,10 @@ void k_rope(struct eng *e, const struct rec *r)
 
 /* ------------------------------------------------------------------ residual streams */
 
-static __device__ float sigmoidf(float z)
-{
-	return 1 / (1 + expf(-z));
-}
-
 /* mix[t, o] = fn[o] . RMS(streams of a row): one block for each (o, t). */
 static __global__ void mix_kernel(struct dstep s, float *mix, const float *streams, struct dw fn, int by_logit)
 {
+	follow();
 	__shared__ float room[33];
 	int o = blockIdx.x, i = blockIdx.y, n = fn.in, t = by_logit ? s.logit_row[i] : i;
 	const float *x = streams + (size_t)t * n;
@@ -113,6 +111,7 @@ static const int MIX_ROWS = 4;
 /* The same for many rows: a block makes all coefficients of four rows, so that streams and weights are read less often. */
 static __global__ void __launch_bounds__(256) mix_many_kernel(float *mix, const float *streams, struct dw fn, int n_rows)
 {
+	follow();
 	__shared__ float part[256 / WARP][MIX_ROWS][GEOM_MIX + 1];
 	const int t0 = blockIdx.x * MIX_ROWS, n = fn.in, live = min(MIX_ROWS, n_rows - t0), warp = threadIdx.x / WARP;
 	float acc[MIX_ROWS][GEOM_MIX + 1];	/* the dots, then the sum of squares */
@@ -178,57 +177,18 @@ static bool plain(struct eng *e, const struct rec *r)
 	return false;
 }
 
-/* The first 16 lanes hold C[j][k], lane 4 j + k.  Sums along k are over lanes xor 1, 2; along j over xor 4, 8. */
-static __device__ float sinkhorn(float z, int iterations)
-{
-	float top = fmaxf(z, __shfl_xor_sync(~0u, z, 1)), sum, c;
-
-	top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-	c = expf(z - top);
-	sum = c + __shfl_xor_sync(~0u, c, 1);
-	sum += __shfl_xor_sync(~0u, sum, 2);
-	c = c / sum + EPS;
-	for (int it = 0; it < iterations; it++) {
-		if (it) {
-			sum = c + __shfl_xor_sync(~0u, c, 1);
-			sum += __shfl_xor_sync(~0u, sum, 2);
-			c /= sum + EPS;
-		}
-		sum = c + __shfl_xor_sync(~0u, c, 4);
-		sum += __shfl_xor_sync(~0u, sum, 8);
-		c /= sum + EPS;
-	}
-	return c;
-}
-
-/* Coefficients of one row from its mix, by one warp; out[24] in shared memory. */
-static __device__ void coefficients(float *out, const float *mix, struct dw scale, struct dw base, int iterations)
-{
-	int lane = threadIdx.x % WARP;
-	float z = 0;
-
-	if (lane < 4)
-		out[lane] = sigmoidf(mix[lane] * weight_at(scale, 0) + weight_at(base, lane)) + EPS;
-	else if (lane < 8)
-		out[lane] = 2 * sigmoidf(mix[lane] * weight_at(scale, 1) + weight_at(base, lane));
-	if (lane < 16)
-		z = mix[8 + lane] * weight_at(scale, 2) + weight_at(base, 8 + lane);
-	z = sinkhorn(z, iterations);
-	if (lane < 16)
-		out[8 + lane] = z;
-}
-
 /* Coefficients, x = sum_j pre[j] S[j], and when w is given its norm. */
 static __global__ void hc_in_kernel(float *x, float *coef, const float *streams, const float *mix, struct dw scale,
 				    struct dw base, struct dw w, int d, int iterations)
 {
+	follow();
 	__shared__ float c[GEOM_MIX], room[33];
 	int t = blockIdx.x;
 	const float *s = streams + (size_t)t * d * GEOM_STREAMS;
 	float sum = 0, r;
 
 	if (threadIdx.x < WARP)
-		coefficients(c, mix + (size_t)t * GEOM_MIX, scale, base, iterations);
+		hc_coefficients(c, mix + (size_t)t * GEOM_MIX, scale, base, iterations);
 	__syncthreads();
 	if (threadIdx.x < GEOM_MIX)
 		coef[(size_t)t * GEOM_MIX + threadIdx.x] = c[threadIdx.x];
@@ -268,12 +228,13 @@ void k_hc_in(struct eng *e, const struct rec *r)
 static __global__ void hc_head_kernel(struct dstep s, float *x, const float *streams, const float *mix, struct dw scale,
 				      struct dw base, int d)
 {
+	follow();
 	int i = blockIdx.x;
 	const float *st = streams + (size_t)s.logit_row[i] * d * GEOM_STREAMS;
 	float pre[GEOM_STREAMS];
 
 	for (int j = 0; j < GEOM_STREAMS; j++)
-		pre[j] = sigmoidf(mix[i * GEOM_STREAMS + j] * weight_at(scale, 0) + weight_at(base, j)) + EPS;
+		pre[j] = hc_sigmoid(mix[i * GEOM_STREAMS + j] * weight_at(scale, 0) + weight_at(base, j)) + EPS;
 	for (int k = threadIdx.x; k < d; k += blockDim.x)
 		x[(size_t)i * d + k] = pre[0] * st[k] + pre[1] * st[d + k] + pre[2] * st[2 * d + k] + pre[3] * st[3 * d + k];
 }
@@ -292,6 +253,7 @@ void k_hc_head(struct eng *e, const struct rec *r)
 
 static __global__ void hc_out_kernel(float *streams, const float *coef, const float *y, int d)
 {
+	follow();
 	int t = blockIdx.y, i = blockIdx.x * blockDim.x + threadIdx.x;
 	float *s = streams + (size_t)t * d * GEOM_STREAMS;
 	const float *post = coef + (size_t)t * GEOM_MIX + GEOM_STREAMS, *c = post + GEOM_STREAMS;
@@ -322,6 +284,7 @@ void k_hc_out(struct eng *e, const struct rec *r)
 
 static __global__ void swiglu_kernel(float *h, const float *g, const float *u, float limit, size_t n)
 {
+	follow();
 	size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
 
 	if (i < n)
@@ -338,6 +301,7 @@ void k_swiglu(struct eng *e, const struct rec *r)
 
 static __global__ void add_kernel(float *y, const float *x, size_t n)
 {
+	follow();
 	size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
 
 	if (i < n)
@@ -362,6 +326,7 @@ static __device__ float root_softplus(float z)
 static __global__ void route_kernel(struct dstep s, int32_t *idx, float *gate, const float *logits, struct dw bias,
 				    struct dw table, int experts, int used, float scale)
 {
+	follow();
 	DYNAMIC(float, p);
 	float *rank = p + experts, sum = 0;
 	int t = blockIdx.x, lane = threadIdx.x;

@@ -538,7 +538,7 @@ enum status ref_open(struct backend **out, const struct be_options *opt, struct 
 		.name = "ref", .ops = ref_ops, .numerics = opt->numerics, .real_bytes = sizeof(double),
 		.row_bytes = opt->numerics.packed ? GEOM_ROW_BYTES : GEOM_HEAD * sizeof(double),
 		.key_bytes = opt->numerics.packed ? GEOM_KEY_BYTES : GEOM_KEY * sizeof(double),
-		.self = ref, .alloc = ref_alloc, .release = ref_release, .upload = ref_move,
+		.host_memory = true, .self = ref, .alloc = ref_alloc, .release = ref_release, .upload = ref_move,
 		.download = ref_move, .copy = ref_move, .weight_load = ref_weight_load, .close = ref_close,
 	};
 	*out = &ref->be;

@@ -27,9 +27,11 @@ using std::min;
 #define __shared__ static
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
+#define __noinline__ __attribute__((noinline))
 
 struct __attribute__((aligned(8))) float2 { float x, y; };
 struct uint2 { uint32_t x, y; };
+struct int2 { int32_t x, y; };
 struct __attribute__((aligned(16))) uint4 { uint32_t x, y, z, w; };
 struct __attribute__((aligned(16))) int4 { int32_t x, y, z, w; };
 struct __attribute__((aligned(16))) float4 { float x, y, z, w; };
@@ -123,6 +125,19 @@ template <class T> static inline T __shfl_xor_sync(unsigned, T v, int o)
 	return r;
 }
 
+template <class T> static inline T __shfl_down_sync(unsigned, T v, int o)
+{
+	uint64_t u = 0;
+	T r;
+
+	memcpy(&u, &v, sizeof v);
+	emu_warp &w = emu_share(&u, 1);
+	int from = emu.fiber[emu.current].index % 32 + o;
+	memcpy(&r, w.slot[from < 32 ? from : from - o], sizeof r);
+	__syncwarp();
+	return r;
+}
+
 static inline unsigned __ballot_sync(unsigned, bool p)
 {
 	uint64_t u = p;
@@ -144,6 +159,7 @@ static inline float __uint_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); re
 static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fadd_rn(float a, float b) { return a + b; }
+static inline uint32_t __funnelshift_r(uint32_t lo, uint32_t hi, uint32_t n) { return n & 31 ? lo >> (n & 31) | hi << (32 - (n & 31)) : lo; }
 static inline int __popc(uint32_t v) { return __builtin_popcount(v); }
 static inline int __dp4a(int a, int b, int c)
 {
@@ -179,7 +195,7 @@ typedef void *cudaGraphExec_t;
 enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInsufficientDriver = 35, cudaErrorEmulated = 900 };
 enum { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaStreamNonBlocking,
        cudaStreamCaptureModeRelaxed, cudaEventDisableTiming };
-struct cudaDeviceProp { char name[64]; int major, minor; };
+struct cudaDeviceProp { char name[64]; int major, minor, multiProcessorCount; };
 
 template <class T> static inline cudaError_t cudaMalloc(T **p, size_t n)
 {

@@ -77,6 +77,7 @@ static void remember(struct replay *r, int i)
 	struct err err = {0};
 	struct answer a;
 
+	replay_carrier(carrier);
 	answer_init(&a);
 	conversation_add(c, ROLE_USER, text, (size_t)snprintf(text, sizeof text, "question %d", i));
 	buf_printf(&a.content, "answer %d", i);

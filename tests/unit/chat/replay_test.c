@@ -78,7 +78,9 @@ static void remember(struct replay *r, const char *before, const char *sampled, 
 	buf_str(&a.content, content);
 	for (; calls && *calls; calls += 2)
 		add_call(&a, calls[0], calls[1]);
-	if (replay_remember(r, c, &a, call_id, THINKING_ON, ids.id, ids.n, carrier ? carrier : name, &err) != OK)
+	carrier = carrier ? carrier : name;
+	replay_carrier(carrier);
+	if (replay_remember(r, c, &a, call_id, THINKING_ON, ids.id, ids.n, carrier, &err) != OK)
 		fail_msg("%s", err.msg);
 	answer_clear(&a);
 	token_list_clear(&ids);
@@ -310,7 +312,7 @@ static void a_continued_answer_is_remembered_with_its_beginning(void **state)
 	struct replay *r = open_map(0);
 	struct conversation *c = conversation_of("[" USER ",{\"role\":\"assistant\",\"content\":\"the \",\"wo_eos\":true}]");
 	struct token_list ids = ids_of("answer");
-	char carrier[REPLAY_CARRIER_SIZE];
+	struct replay_stats stats;
 	struct answer a;
 	struct err err = {0};
 
@@ -318,12 +320,12 @@ static void a_continued_answer_is_remembered_with_its_beginning(void **state)
 	answer_init(&a);
 	buf_str(&a.content, "answer");
 	/* the ids of the beginning are unknown: nothing to remember */
-	assert_int_equal(replay_remember(r, c, &a, NULL, THINKING_OFF, ids.id, ids.n, carrier, &err), OK);
-	assert_string_equal(carrier, "");
+	assert_int_equal(replay_remember(r, c, &a, NULL, THINKING_OFF, ids.id, ids.n, "one", &err), OK);
+	replay_stats(r, &stats);
+	assert_int_equal(stats.turns, 0);
 	remember(r, "[" USER "]", "hm</think>the ", "the ", NULL, NULL);
 	assert_int_equal(replay_apply(r, c), 1);
-	assert_int_equal(replay_remember(r, c, &a, NULL, THINKING_OFF, ids.id, ids.n, carrier, &err), OK);
-	assert_int_not_equal(carrier[0], 0);
+	assert_int_equal(replay_remember(r, c, &a, NULL, THINKING_OFF, ids.id, ids.n, "two", &err), OK);
 	token_list_clear(&ids);
 	ids = ids_of("hm</think>the ");
 	token_append(&ids, c->messages[1].exact.id, 0);
@@ -339,16 +341,16 @@ static void a_continued_answer_is_remembered_with_its_beginning(void **state)
 	replay_close(r);
 }
 
-static void an_empty_answer_has_no_name(void **state)
+static void an_empty_answer_is_not_remembered(void **state)
 {
 	struct replay *r = open_map(0);
-	char carrier[REPLAY_CARRIER_SIZE] = "x";
+	struct replay_stats stats;
 
 	(void)state;
-	remember(r, "[" USER "]", "", "", NULL, carrier);
-	assert_string_equal(carrier, "");
-	remember(r, "[" USER "]", "<｜end▁of▁sentence｜>", "", NULL, carrier);
-	assert_string_equal(carrier, "");
+	remember(r, "[" USER "]", "", "", NULL, NULL);
+	remember(r, "[" USER "]", "<｜end▁of▁sentence｜>", "", NULL, NULL);
+	replay_stats(r, &stats);
+	assert_int_equal(stats.turns, 0);
 	replay_close(r);
 }
 
@@ -494,7 +496,7 @@ static void without_memory_nothing_is_remembered_or_given_and_all_goes_on(void *
 	add_call(&a, two_calls[2], two_calls[3]);
 	for (long n = 1; n < 400 && !(remembered && given); n++) {
 		struct replay_options o = {.tokenizer = nano};
-		char carrier[REPLAY_CARRIER_SIZE];
+		const char *carrier = "name";
 		struct conversation *c = conversation_of(
 			TURN_THERE(CALL("call_A", "find", ARGUMENTS) "," CALL("call_B", "stop", "{}")));
 		struct replay *r = NULL;
@@ -575,7 +577,7 @@ static void several_threads_share_a_map(void **state)
 
 static void names_do_not_repeat(void **state)
 {
-	char a[REPLAY_CALL_ID_SIZE], b[REPLAY_CALL_ID_SIZE];
+	char a[REPLAY_CALL_ID_SIZE], b[REPLAY_CALL_ID_SIZE], c[REPLAY_CARRIER_SIZE], d[REPLAY_CARRIER_SIZE];
 
 	(void)state;
 	replay_call_id(a);
@@ -584,6 +586,9 @@ static void names_do_not_repeat(void **state)
 	assert_memory_equal(a, "call_", 5);
 	assert_int_equal(strspn(a + 5, "0123456789abcdef"), 32);
 	assert_string_not_equal(a, b);
+	replay_carrier(c);
+	replay_carrier(d);
+	assert_string_not_equal(c, d);
 }
 
 int main(void)
@@ -599,7 +604,7 @@ int main(void)
 		cmocka_unit_test(ids_of_several_turns_name_none),
 		cmocka_unit_test(arguments_that_are_no_json_are_compared_as_they_are),
 		cmocka_unit_test(a_continued_answer_is_remembered_with_its_beginning),
-		cmocka_unit_test(an_empty_answer_has_no_name),
+		cmocka_unit_test(an_empty_answer_is_not_remembered),
 		cmocka_unit_test(the_final_eos_is_not_kept),
 		cmocka_unit_test(the_next_prompt_extends_what_was_read),
 		cmocka_unit_test(ids_that_a_message_has_stay),

@@ -88,6 +88,8 @@ static bool on_event(void *ctx, const struct sched_event *ev)
 	return c->events != c->say_stop_at;
 }
 
+static const char *backend = "cpu";
+
 static struct engine *open_engine(const char *path, int32_t chunk, int32_t context, int32_t timelines)
 {
 	struct engine_options o = ENGINE_OPTIONS_DEFAULT;
@@ -95,7 +97,7 @@ static struct engine *open_engine(const char *path, int32_t chunk, int32_t conte
 	struct engine *e;
 
 	o.model = path;
-	o.backend = "cpu";
+	o.backend = backend;
 	o.threads = 1;
 	o.chunk = chunk;
 	o.context = context;
@@ -200,7 +202,7 @@ static void expect_as_alone(const struct client *c, int model, const char *when)
 
 /* ------------------------------------------------------------------ the same as alone */
 
-static void crowd(int model, int32_t chunk, uint64_t seed)
+static void crowd(int model, int32_t chunk, int32_t most, uint64_t seed)
 {
 	struct client c[MANY];
 	struct rng rng = rng_seed(seed);
@@ -208,7 +210,7 @@ static void crowd(int model, int32_t chunk, uint64_t seed)
 
 	rig_open(&r, model, chunk, 512, 3);
 	for (int i = 0; i < MANY; i++) {
-		int32_t n = 20 + (int32_t)rng_below(&rng, 300), shared = i % 2 ? n * 3 / 4 : 0;
+		int32_t n = 20 + (int32_t)rng_below(&rng, (uint64_t)most), shared = i % 2 ? n * 3 / 4 : 0;
 
 		client_init(&c[i], r.e, n, shared, seed, seed * 100 + (uint64_t)i, 1 + (int32_t)rng_below(&rng, 12));
 		c[i].r.priority = (int32_t)rng_below(&rng, 3) - 1;
@@ -234,8 +236,17 @@ static void crowd(int model, int32_t chunk, uint64_t seed)
 static void tokens_and_logits_do_not_depend_on_who_else_is_there(void **state)
 {
 	(void)state;
-	crowd(1, 96, 1);
-	crowd(2, 64, 2);
+	crowd(1, 96, 300, 1);
+	crowd(2, 64, 300, 2);
+}
+
+/* The definition itself: slow, so shorter lists; long enough for a block that is shared. */
+static void nor_do_they_on_ref(void **state)
+{
+	(void)state;
+	backend = "ref";
+	crowd(3, 48, 150, 3);
+	backend = "cpu";
 }
 
 static void the_next_turn_continues_at_the_very_token(void **state)
@@ -787,6 +798,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(tokens_and_logits_do_not_depend_on_who_else_is_there),
+		cmocka_unit_test(nor_do_they_on_ref),
 		cmocka_unit_test(the_next_turn_continues_at_the_very_token),
 		cmocka_unit_test(a_changed_reply_replays_little),
 		cmocka_unit_test(eight_at_once_read_their_shared_beginning_once),

@@ -2,8 +2,8 @@
 #include "unit/grammar/checker.h"
 
 #include <locale.h>
+#include <time.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "grammar/grammar.h"
@@ -239,6 +239,9 @@ static void what_cannot_be_guaranteed_is_refused_by_name_and_place(void **state)
 	assert_unsupported("{\"items\":{\"if\":{}}}", "\"if\" at #/items/if");
 	assert_unsupported("{\"$ref\":\"#/$defs/x\",\"$defs\":{\"x\":{\"minProperties\":1}}}", "minProperties");
 	assert_unsupported("{\"multipleOf\":5}", "multipleOf");
+	assert_unsupported("{\"propertyNames\":{\"pattern\":\"a\"}}", "propertyNames");
+	assert_takes("{\"type\":\"object\",\"propertyNames\":{\"type\":\"string\"},\"additionalProperties\":{\"type\":"
+		     "\"null\"}}", "{\"x\":null}");
 	assert_unsupported("{\"type\":\"string\",\"format\":\"color\"}", "format");
 	assert_unsupported("{\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"number\"}]}", "use anyOf");
 	assert_unsupported("{\"type\":\"string\",\"pattern\":\"(?=a)\"}", "unsupported group");
@@ -580,6 +583,14 @@ static void whatever_a_random_schema_lets_through_is_valid(void **state)
 	assert_true(refused < longest / 2 && deep > made / 20);
 }
 
+static double processor_seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static void the_work_for_a_token_does_not_grow_with_the_text(void **state)
 {
 	struct grammar *g = compile("{\"type\":\"object\"}");
@@ -589,12 +600,12 @@ static void the_work_for_a_token_does_not_grow_with_the_text(void **state)
 	(void)state;
 	assert_true(matcher_push(m, "{\"a\": [", 7));
 	for (int round = 0; round < 20; round++) {
-		t0 = clock_seconds();
+		t0 = processor_seconds();
 		for (int i = 0; i < 2000; i++) {
 			assert_true(matcher_accepts(m, "[12, \"some\"", 11));
 			assert_true(matcher_push(m, "[12, \"some text\", null], ", 25));
 		}
-		last = clock_seconds() - t0;
+		last = processor_seconds() - t0;
 		if (round == 0 || last < first)
 			first = round < 3 ? last : first;
 	}

@@ -129,6 +129,23 @@ static void what_memory_lets_go_of_comes_back_from_disk(void **state)
 	store_kit_close(&k, true);
 }
 
+/* As for a device: through buffers, and uploaded. */
+static void memory_of_a_device_is_filled_through_buffers(void **state)
+{
+	struct store_kit k;
+	int32_t t[N];
+
+	fill(*state, KIT_SMALL, 1, N);
+	for (int readers = 1; readers <= 20; readers += 19) {
+		store_kit_open(&k, *state, KIT_SMALL, 40, 1, &(struct kvstore_options){.readers = readers});
+		k.be->host_memory = false;
+		kit_tokens(t, N, N, 1, 1);
+		assert_int_equal(store_kit_take(&k, t, N), N);
+		assert_int_equal(stats(&k).loaded, N / 128 + 1);
+		store_kit_close(&k, true);
+	}
+}
+
 static void an_equal_beginning_is_on_disk_once(void **state)
 {
 	enum { SYSTEM = 1280, OWN = 256, MANY = 8 };
@@ -717,6 +734,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(what_was_read_comes_back_in_the_next_process),
 		TEST(what_memory_lets_go_of_comes_back_from_disk),
+		TEST(memory_of_a_device_is_filled_through_buffers),
 		TEST(an_equal_beginning_is_on_disk_once),
 		TEST(a_killed_process_leaves_what_it_had_written),
 		TEST(checkpoints_are_kept_at_a_distance_and_at_the_end),

@@ -106,6 +106,36 @@ static void failures_of_a_turn_become_errors_of_the_api(void **state)
 	}
 }
 
+/* Sentences of turn_open() and of schemas. */
+static void refusals_of_a_turn_name_the_field(void **state)
+{
+	static const struct {
+		const char *message, *chat, *responses, *messages;
+	} cases[] = {
+		{"unsupported keyword \"not\" at #/properties/a/not", "response_format", "text.format", "output_config.format"},
+		{"#/pattern: unsupported group at byte 2 of \"(?=a)\"", "response_format", "text.format", "output_config.format"},
+		{"unsupported keyword \"if\" at tools/0/parameters#/properties/a/if", "tools", "tools", "tools"},
+		{"tool \"f\": the parameter name \"p\" cannot be written in a call", "tools", "tools", "tools"},
+		{"tool_choice: the tool \"f\" is not declared", "tool_choice", "tool_choice", "tool_choice"},
+		{"prompt: expected token ids from 0 to 9, got 10", "messages", "input", "messages"},
+		{"something else", "", "", ""},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct err err = {.code = ERR_ARGUMENT};
+		struct api_error e;
+
+		snprintf(err.msg, sizeof err.msg, "%s", cases[i].message);
+		api_error_from(&e, &dialect_chat, &err);
+		expect_same(cases[i].message, cases[i].chat, e.param);
+		api_error_from(&e, &dialect_responses, &err);
+		expect_same(cases[i].message, cases[i].responses, e.param);
+		api_error_from(&e, &dialect_messages, &err);
+		expect_same(cases[i].message, cases[i].messages, e.param);
+	}
+}
+
 /* The sentence is cut to the room there is, but never inside a character. */
 static void long_messages_stay_well_formed(void **state)
 {
@@ -144,6 +174,7 @@ int main(void)
 		cmocka_unit_test(busy_and_auth_are_said_in_the_shape_of_the_endpoint),
 		cmocka_unit_test(every_status_has_anthropics_type),
 		cmocka_unit_test(failures_of_a_turn_become_errors_of_the_api),
+		cmocka_unit_test(refusals_of_a_turn_name_the_field),
 		cmocka_unit_test(long_messages_stay_well_formed),
 		cmocka_unit_test(ids_are_random_hexadecimal),
 	};

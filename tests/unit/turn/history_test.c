@@ -139,6 +139,7 @@ static void the_second_turn_extends_the_first_exactly(void **state)
 		{"so</think>An answer", THINKING_ON, true, false, false, NULL, NULL},
 		{"so</think>An answer STOP and more", THINKING_ON, true, false, false, "STOP", "so</think>An answer "},
 		{"the answer", THINKING_OFF, false, false, false, "er", "the answ"},
+		{"xthe y", THINKING_OFF, false, false, false, "he", "xt"},	/* "the" is one token */
 	};
 	struct replay_options o = {.tokenizer = context.engine->tokenizer};
 

@@ -300,7 +300,7 @@ static void what_is_picked_has_the_distribution_of_the_whole_mask(void **state)
 		for (int32_t i = 0; i < vocab; i++)
 			logits[i] = (float)(3 * rng_uniform(&rng));
 		for (int32_t i = 0; i < 3; i++)
-			logits[token(round % 2 ? (i == 0 ? "\n" : i == 1 ? "\t" : "x") : (i == 0 ? "q" : i == 1 ? "5" : "]"))] = 4;
+			logits[token(round % 2 ? (i == 0 ? "\n" : i == 1 ? "\t" : "x") : (i == 0 ? "q" : i == 1 ? "5" : "]"))] = i ? 4 : 5;
 		matcher_mask(st.matcher, context.tables->vocabulary, mask);
 		for (int which = 0; which < 2; which++) {
 			params.seed = (uint64_t)(100 * round + which);

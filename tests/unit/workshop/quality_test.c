@@ -96,6 +96,36 @@ static struct quality_point point(double kl, double ref, double test, bool same,
 				      .block = block};
 }
 
+/* Texts make both models worse or better together: the difference is known better than either. */
+static void a_pair_is_resampled_together(void **state)
+{
+	struct quality_point a[400], b[400];
+	struct quality_pair pair;
+	struct quality_summary alone;
+	struct err err = {0};
+
+	(void)state;
+	for (int i = 0; i < 400; i++) {
+		double text = i / 4 % 2 ? 0.1 : 2.1;	/* how hard this block is */
+
+		a[i] = point(text + 0.01, 1, 1 + text + 0.02, i % 2, 10, i / 4);
+		b[i] = point(text + 0.03, 1, 1 + text + 0.05, i % 4 == 1, 10, i / 4);
+	}
+	assert_int_equal(quality_compare_pair(&pair, a, b, 400, 0, 100, 500, 1, &err), OK);
+	assert_int_equal(pair.n, 400);
+	assert_int_equal(pair.blocks, 100);
+	near("KL of a less that of b", -0.02, pair.kl.value, 1e-9);
+	near("its lower bound", -0.02, pair.kl.low, 1e-9);
+	near("its upper bound", -0.02, pair.kl.high, 1e-9);
+	near("same top-1", 0.25, pair.top1.value, 1e-12);
+	near("perplexity of a / b", exp(-0.03), pair.ratio.value, 1e-9);
+	near("its upper bound", exp(-0.03), pair.ratio.high, 1e-9);
+	assert_int_equal(quality_summarise(&alone, a, 400, 0, 100, 500, 1, &err), OK);
+	assert_true(alone.kl.high - alone.kl.low > 0.1);
+	assert_int_equal(quality_compare_pair(&pair, a, b, 400, 50, 60, 500, 1, &err), OK);
+	assert_int_equal(pair.n, 0);
+}
+
 static void a_summary_is_of_the_points_in_its_range(void **state)
 {
 	struct quality_point p[5] = {
@@ -292,6 +322,7 @@ int main(void)
 		cmocka_unit_test(equal_logits_go_to_the_lower_id),
 		cmocka_unit_test(log_probabilities_do_not_depend_on_a_shift_and_sum_to_one),
 		cmocka_unit_test(a_summary_is_of_the_points_in_its_range),
+		cmocka_unit_test(a_pair_is_resampled_together),
 		cmocka_unit_test(an_interval_covers_what_chance_explains),
 		cmocka_unit_test(blocks_stand_or_fall_together),
 		cmocka_unit_test(stored_rows_come_back_best_first),

@@ -2,6 +2,10 @@
  * editing. */
 #include "common.h"
 
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/uio.h>
+
 #include "backend/backend.h"
 #include "gguf/gguf.h"
 #include "model/shape.h"
@@ -275,6 +279,41 @@ static void an_interrupted_run_continues_and_ends_with_the_same_bytes(void **sta
 	t_free(c);
 }
 
+/* Stands in for the C library's: after `room` bytes the disk is full. */
+static _Atomic int64_t room = INT64_MAX;
+
+ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
+{
+	struct iovec v = {.iov_base = (void *)(uintptr_t)p, .iov_len = n};
+
+	if (atomic_fetch_sub(&room, (int64_t)n) < (int64_t)n) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return pwritev(fd, &v, 1, at);
+}
+
+static void a_disk_that_fills_up_in_the_middle_keeps_what_was_written(void **state)
+{
+	struct t_checkpoint *c = t_new();
+	struct quantize_options o = {
+		.source = c->dir, .destination = t_path(c, "two.gguf"), .recipe = "q8", .threads = 2};
+	struct err err = {0};
+	enum status st;
+
+	(void)state;
+	t_write(c);
+	atomic_store(&room, 300000);
+	st = t_quantize(&o, NULL, &err);
+	atomic_store(&room, INT64_MAX);
+	assert_int_equal(st, ERR_IO);
+	if (!strstr(err.msg, "two.gguf.part: the disk is full"))
+		fail_msg("expected the file's name and what is wrong, found: %s", err.msg);
+	assert_false(t_exists(t_path(c, "two.gguf")));
+	finish_and_compare(c, &o, true);
+	t_free(c);
+}
+
 /* Flips a byte in the middle of what lies there, and cuts the journal's last line short. */
 static void damaged_leftovers_are_converted_again(void **state)
 {
@@ -501,6 +540,7 @@ int main(void)
 		cmocka_unit_test(the_mtp_block_becomes_a_file_of_its_own),
 		cmocka_unit_test(one_thread_and_five_give_the_same_bytes),
 		cmocka_unit_test(an_interrupted_run_continues_and_ends_with_the_same_bytes),
+		cmocka_unit_test(a_disk_that_fills_up_in_the_middle_keeps_what_was_written),
 		cmocka_unit_test(damaged_leftovers_are_converted_again),
 		cmocka_unit_test(a_source_that_changed_is_refused_and_force_begins_again),
 		cmocka_unit_test(other_options_than_those_of_the_interrupted_run_are_refused),
