@@ -119,6 +119,21 @@ enum status io_read(int fd, const char *path, void *p, size_t n, uint64_t at, st
 	return failed(path, "read", err);
 }
 
+void io_ahead(int fd, uint64_t at, uint64_t n)
+{
+#ifdef F_RDADVISE
+	struct radvisory r = {.ra_offset = (off_t)at, .ra_count = n < INT_MAX ? (int)n : INT_MAX};
+
+	fcntl(fd, F_RDADVISE, &r);
+#elif defined(POSIX_FADV_WILLNEED)
+	posix_fadvise(fd, (off_t)at, (off_t)n, POSIX_FADV_WILLNEED);
+#else
+	(void)fd;
+	(void)at;
+	(void)n;
+#endif
+}
+
 enum status io_write(int fd, const char *path, const void *p, size_t n, uint64_t at, struct err *err)
 {
 	bool fail = must_fail(IO_WRITE);

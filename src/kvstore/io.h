@@ -25,6 +25,7 @@ enum status io_size(int fd, const char *path, uint64_t *bytes, struct err *err);
 enum status io_read(int fd, const char *path, void *p, size_t n, uint64_t at, struct err *err);
 /* Up to n bytes: *got says how many. */
 enum status io_read_some(int fd, const char *path, void *p, size_t n, uint64_t at, size_t *got, struct err *err);
+void io_ahead(int fd, uint64_t at, uint64_t n);	/* these bytes will be read soon; a hint */
 enum status io_write(int fd, const char *path, const void *p, size_t n, uint64_t at, struct err *err);
 enum status io_sync(int fd, const char *path, struct err *err);
 enum status io_rename(const char *from, const char *to, struct err *err);

@@ -208,6 +208,8 @@ struct load_job {			/* a section of a file */
 /* Reads all jobs with several threads and checks each.  On a backend without host memory good ones are uploaded on the
  * caller's thread.  Orders the jobs by place.  Not locked. */
 void load_run(struct kvstore *ks, struct load_job *job, int32_t n, struct backend *be);
+/* Lets the disk begin with what will be asked for in a moment. */
+void load_ahead(struct kvstore *ks, struct load_job *job, int32_t n);
 /* One section into p; the file need not be pinned if nobody else can remove it. */
 enum status load_section(const struct kvstore *ks, int fd, const char *path, const struct load_job *j, void *p, struct err *err);
 

@@ -167,6 +167,25 @@ static int by_place(const void *a, const void *b)
 	return files ? files : (x->offset > y->offset) - (x->offset < y->offset);
 }
 
+void load_ahead(struct kvstore *ks, struct load_job *job, int32_t n)
+{
+	char path[STORE_PATH];
+
+	qsort(job, (size_t)n, sizeof *job, by_place);
+	for (int32_t i = 0, end; i < n; i = end) {
+		const struct load_job *last = &job[i];
+		int fd;
+
+		for (end = i + 1; end < n && job[end].file == job[i].file; end++)
+			last = &job[end];
+		store_path(ks, job[i].file->name, path);
+		if (io_open(&fd, path, NULL) == OK) {
+			io_ahead(fd, job[i].offset, last->offset + last->bytes - job[i].offset);
+			io_close(fd);
+		}
+	}
+}
+
 /* False: no memory for a single one, and every job says so. */
 static bool make_buffers(struct loader *l, int want)
 {

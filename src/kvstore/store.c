@@ -200,20 +200,32 @@ static enum status enter_file(struct kvstore *ks, const char *name, const struct
 	return f ? OK : err_set(err, ERR_MEMORY, "no memory for the index of stored blocks");
 }
 
-struct scan {
+/* Several threads read headers: on a cold disk that is waiting, mostly. */
+enum { SCAN_THREADS = 4, SCAN_FILES = 16 };	/* files that are worth a thread */
+
+struct scan {			/* guarded by the store's lock */
 	struct kvstore *ks;
-	struct kvfile_record record[KVFILE_RECORDS];
-	uint8_t head[KVFILE_HEADER];
+	const struct names *l;
+	size_t next;
 	uint64_t foreign;
 	char example[STORE_NAME];
+	enum status st;
+	struct err err;
 };
 
-/* A file that is not right: counted and left alone; a damaged one waits for gc. */
-static enum status set_aside(struct scan *s, const char *name, enum status why, uint64_t bytes, const struct err *reason,
-			     struct err *err)
+struct header {			/* one thread's */
+	struct kvfile_header h;
+	struct kvfile_record record[KVFILE_RECORDS];
+	uint8_t head[KVFILE_HEADER];
+	uint64_t bytes;
+	struct err reason;
+};
+
+/* Locked.  A file that is not right: counted and left alone; a damaged one waits for gc. */
+static enum status set_aside(struct scan *s, const char *name, enum status why, const struct header *f, struct err *err)
 {
 	struct kvstore *ks = s->ks;
-	struct store_file *f;
+	struct store_file *file;
 
 	if (why == ERR_NOT_FOUND) {
 		if (!s->foreign++)
@@ -221,73 +233,104 @@ static enum status set_aside(struct scan *s, const char *name, enum status why, 
 		return OK;
 	}
 	if (why == ERR_LIMIT) {
-		store_warn(ks, "version", "%s; it and its like are left alone", reason->msg);
+		store_warn(ks, "version", "%s; it and its like are left alone", f->reason.msg);
 		return OK;
 	}
 	if (why != ERR_FORMAT) {
 		ks->stats.errors++;
-		store_warn(ks, "scan", "%s; what is in there is not used", reason->msg);
+		store_warn(ks, "scan", "%s; what is in there is not used", f->reason.msg);
 		return OK;
 	}
 	ks->stats.damaged++;
-	store_warn(ks, "damaged", "%s; it is not used, `ds4 kv gc` removes it", reason->msg);
-	f = index_add_file(&ks->index, name, (struct tree_key){0}, bytes, 0);
-	if (!f)
+	store_warn(ks, "damaged", "%s; it is not used, `ds4 kv gc` removes it", f->reason.msg);
+	file = index_add_file(&ks->index, name, (struct tree_key){0}, f->bytes, 0);
+	if (!file)
 		return err_set(err, ERR_MEMORY, "no memory for the index of stored blocks");
-	f->damaged = true;
+	file->damaged = true;
 	return OK;
 }
 
-static enum status scan_file(struct scan *s, const char *name, struct err *err)
+/* Not locked.  *gone: its owner has just removed it. */
+static enum status read_header(const struct kvstore *ks, const char *name, struct header *f, bool *gone)
 {
-	struct kvfile_header h;
 	char path[STORE_PATH];
-	struct err reason = {0};
-	uint64_t bytes = 0;
 	size_t got = 0;
 	int fd = -1;
 	enum status st;
 
-	store_path(s->ks, name, path);
-	st = io_open(&fd, path, &reason);
-	if (st == ERR_NOT_FOUND)
-		return OK;		/* its owner has just removed it */
+	f->bytes = 0;
+	store_path(ks, name, path);
+	st = io_open(&fd, path, &f->reason);
+	*gone = st == ERR_NOT_FOUND;
 	if (st == OK)
-		st = io_size(fd, path, &bytes, &reason);
+		st = io_size(fd, path, &f->bytes, &f->reason);
 	if (st == OK)
-		st = io_read_some(fd, path, s->head, sizeof s->head, 0, &got, &reason);
+		st = io_read_some(fd, path, f->head, sizeof f->head, 0, &got, &f->reason);
 	io_close(fd);
-	if (st == OK)
-		st = kvfile_decode(&h, s->record, s->head, got, bytes, path, &reason);
-	if (st != OK)
-		return set_aside(s, name, st, bytes, &reason, err);
-	return enter_file(s->ks, name, &h, s->record, err);
+	return st == OK ? kvfile_decode(&f->h, f->record, f->head, got, f->bytes, path, &f->reason) : st;
+}
+
+static void *scan_files(void *ctx)
+{
+	struct scan *s = ctx;
+	struct header *f = mem_alloc(sizeof *f);
+
+	store_lock(s->ks);
+	while (f && s->st == OK && s->next < s->l->n) {
+		const char *name = s->l->name[s->next++];
+		bool gone;
+		enum status st;
+
+		if (!ends_with(name, ".kv"))
+			continue;
+		store_unlock(s->ks);
+		st = read_header(s->ks, name, f, &gone);
+		store_lock(s->ks);
+		if (gone)
+			continue;
+		if (st == OK)
+			s->st = enter_file(s->ks, name, &f->h, f->record, &s->err);
+		else
+			s->st = set_aside(s, name, st, f, &s->err);
+	}
+	if (!f && s->st == OK)
+		s->st = err_set(&s->err, ERR_MEMORY, "no memory to read the headers of stored blocks");
+	store_unlock(s->ks);
+	mem_free(f);
+	return NULL;
+}
+
+/* What a killed process had begun to write; nobody else writes here. */
+static void sweep(const struct kvstore *ks, const struct names *l)
+{
+	char path[STORE_PATH];
+
+	for (size_t i = 0; ks->writes && i < l->n; i++) {
+		if (ends_with(l->name[i], ".kv"))
+			continue;
+		store_path(ks, l->name[i], path);
+		io_remove(path, NULL);
+	}
 }
 
 static enum status scan_all(struct kvstore *ks, const struct names *l, struct err *err)
 {
-	struct scan *s = mem_alloc(sizeof *s);
-	enum status st = s ? OK : err_set(err, ERR_MEMORY, "no memory to read the headers of stored blocks");
-	char path[STORE_PATH];
+	struct scan s = {.ks = ks, .l = l, .foreign = l->other, .example = "one with a long name"};
+	pthread_t thread[SCAN_THREADS];
+	int n = 0;
 
-	if (s) {
-		s->ks = ks;
-		s->foreign = l->other;
-		snprintf(s->example, sizeof s->example, "%s", "a long name");
-	}
-	for (size_t i = 0; st == OK && i < l->n; i++) {
-		if (ends_with(l->name[i], ".kv")) {
-			st = scan_file(s, l->name[i], err);
-		} else if (ks->writes) {	/* of a process that was killed: nobody else writes here */
-			store_path(ks, l->name[i], path);
-			io_remove(path, NULL);
-		}
-	}
-	if (st == OK && s->foreign)
+	while (n < SCAN_THREADS - 1 && (size_t)n < l->n / SCAN_FILES && pthread_create(&thread[n], NULL, scan_files, &s) == 0)
+		n++;
+	scan_files(&s);
+	while (n > 0)
+		pthread_join(thread[--n], NULL);
+	if (s.st != OK)
+		return err_set(err, s.st, "%s", s.err.msg);
+	sweep(ks, l);
+	if (s.foreign)
 		store_warn(ks, "foreign", "%s: %llu files are not of the store, for example %s; they are left alone", ks->dir,
-			   (unsigned long long)s->foreign, s->example);
-	mem_free(s);
-	return st;
+			   (unsigned long long)s.foreign, s.example);
+	return OK;
 }
 
 static enum status scan(struct kvstore *ks, struct err *err)

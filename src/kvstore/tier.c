@@ -244,17 +244,6 @@ static int32_t find(struct kvstore *ks, struct tree_key before, const struct tre
 	return best;
 }
 
-static int32_t on_find(void *ctx, const struct tree_key *key, const int32_t *token, int32_t n, int32_t have)
-{
-	struct kvstore *ks = ctx;
-	int32_t best;
-
-	store_lock(ks);
-	best = find(ks, ks->fingerprint, key, token, n, have);
-	store_unlock(ks);
-	return best;
-}
-
 int32_t kvstore_find(struct kvstore *ks, struct tree_key fingerprint, const int32_t *token, int32_t n)
 {
 	int32_t blocks = n / GEOM_BLOCK, best;
@@ -273,7 +262,8 @@ int32_t kvstore_find(struct kvstore *ks, struct tree_key fingerprint, const int3
 
 /* ------------------------------------------------------------------ loading */
 
-/* Locked.  Prepares the read of one section, or takes it from the copy that waits to be written. */
+/* Locked.  Prepares the read of one section (and pins its file), or takes it from the copy that waits to be written.  to
+ * NULL: only asks. */
 static enum status plan(struct kvstore *ks, struct tree_key key, enum kvfile_kind kind, void *to, struct load_job *job,
 			int32_t *n, struct err *err)
 {
@@ -286,13 +276,48 @@ static enum status plan(struct kvstore *ks, struct tree_key key, enum kvfile_kin
 		return err_set(err, ERR_FORMAT, "a stored block has %llu bytes, expected %llu", (unsigned long long)s->bytes,
 			       (unsigned long long)section_bytes(ks, kind));
 	if (s->place != PLACE_FILE) {
-		ks->pool->be->upload(ks->pool->be, to, s->copy, (size_t)s->bytes);
+		if (to)
+			ks->pool->be->upload(ks->pool->be, to, s->copy, (size_t)s->bytes);
 		return OK;
 	}
 	s->file->pins++;
 	job[(*n)++] = (struct load_job){.key = key, .kind = kind, .file = s->file, .offset = s->offset, .bytes = s->bytes,
 					.sum = s->sum, .to = to};
 	return OK;
+}
+
+/* The disk begins while the tree looks for memory. */
+static void begin_load(struct kvstore *ks, const struct tree_key *key, int32_t from, int32_t to)
+{
+	struct load_job *job = mem_array((size_t)(to - from) + 1, sizeof *job);
+	int32_t n = 0;
+
+	if (!job)
+		return;
+	store_lock(ks);
+	for (int32_t i = from; i < to; i++)
+		plan(ks, key[i], KVFILE_BLOCK, NULL, job, &n, NULL);
+	plan(ks, key[to - 1], KVFILE_CHECK, NULL, job, &n, NULL);
+	store_unlock(ks);
+	load_ahead(ks, job, n);
+	store_lock(ks);
+	for (int32_t i = 0; i < n; i++)
+		tidy_unpin(ks, job[i].file);
+	store_unlock(ks);
+	mem_free(job);
+}
+
+static int32_t on_find(void *ctx, const struct tree_key *key, const int32_t *token, int32_t n, int32_t have)
+{
+	struct kvstore *ks = ctx;
+	int32_t best;
+
+	store_lock(ks);
+	best = find(ks, ks->fingerprint, key, token, n, have);
+	store_unlock(ks);
+	if (best > have)
+		begin_load(ks, key, have, best);
+	return best;
 }
 
 /* Locked.  What could not be read is not there: the tree asks again and gets what is before it. */

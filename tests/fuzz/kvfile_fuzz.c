@@ -50,7 +50,11 @@ static void decode(const uint8_t *p, size_t size)
 	struct kvfile_header h, h2;
 	struct err err = {0};
 	size_t got = size < KVFILE_HEADER ? size : KVFILE_HEADER;
-	enum status st = kvfile_decode(&h, r, p, got, size, "fuzz", &err);
+	enum status st;
+
+	memset(&h, 0, sizeof h);	/* padding is compared, too */
+	memset(&h2, 0, sizeof h2);
+	st = kvfile_decode(&h, r, p, got, size, "fuzz", &err);
 
 	if (st != OK) {
 		require(st == err.code && err.msg[0]);
