@@ -67,8 +67,8 @@ static void health_not_ready(struct server *s, struct buf *b)
 	if (s->state == SERVER_STOPPING)
 		status = phase = "stopping";
 	buf_printf(b, "{\"status\":\"%s\",\"phase\":\"%s\",\"progress\":%.3f,\"bytes\":%llu,\"total_bytes\":%llu,"
-		   "\"seconds\":%.1f}", status, phase ? phase : "starting", total ? (double)done / (double)total : 0.0, (unsigned long long)done,
-		   (unsigned long long)total, clock_seconds() - s->metrics.started);
+		   "\"seconds\":%.1f}", status, phase ? phase : "starting", total ? (double)done / (double)total : 0.0,
+		   (unsigned long long)done, (unsigned long long)total, clock_seconds() - s->metrics.started);
 }
 
 void page_health(struct server *s, struct exchange *x)
