@@ -59,10 +59,12 @@ MUTATION   := %_mutation_test.c %/mutation_test.c
 ASAN_FILES := tests/unit/base/% tests/unit/quant/% tests/unit/gguf/% tests/unit/tokenizer/% tests/unit/chat/% tests/unit/hub/% \
               tests/unit/workshop/refusal_test.c tests/unit/workshop/imatrix% \
               tests/unit/engine/engine_test.c tests/unit/engine/stops_test.c \
+              tests/unit/grammar/% tests/unit/turn/history_test.c \
               tests/unit/kvstore/store_test.c tests/unit/kvstore/fault_test.c tests/unit/server/% $(MUTATION)
 TSAN_FILES := tests/unit/base/% tests/unit/backend/% tests/unit/engine/% tests/unit/hub/% \
               tests/unit/kvstore/store_test.c tests/unit/kvstore/fault_test.c tests/unit/kvstore/crash_test.c \
-              tests/unit/chat/replay_test.c tests/unit/server/http_test.c tests/unit/server/loop_test.c
+              tests/unit/chat/replay_test.c tests/unit/server/http_test.c tests/unit/server/loop_test.c \
+              tests/unit/turn/turn_test.c
 
 PLAIN_TESTS := $(call only,$(filter-out $(MUTATION),$(TEST_SRC)))
 ASAN_TESTS  := $(call only,$(filter $(ASAN_FILES),$(TEST_SRC)))

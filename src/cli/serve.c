@@ -59,7 +59,7 @@ static const char *const profile_names[] = {"auto", "preview", "0731", NULL};
 static const struct serve_args defaults = {
 	.engine = ENGINE_ARGS_DEFAULT, .port = 8000, .parallel = 16, .tokens = 393216, .connections = 4096, .queue = 256,
 	.body = 64 << 20, .header_seconds = 10, .idle_seconds = 120, .send_seconds = 30, .drain_seconds = 10,
-	.comment_seconds = 5, .model_id = "deepseek-v4-flash", .thinking_sampling = true, .kv = true, .kv_mb = 4096,
+	.comment_seconds = 5, .model_id = "deepseek-v4-flash", .thinking_sampling = true, .kv = true, .kv_mb = KVSTORE_BUDGET_DEFAULT >> 20,
 };
 
 #define HIDDEN_TEXT(n, field) ARG_TEXT(n, 0, struct serve_args, field, "X", NULL)
@@ -68,44 +68,73 @@ static const struct arg_spec table[] = {
 	ARG_INCLUDE(struct serve_args, engine, engine_arg_table),
 	ARG_INT("parallel", 0, struct serve_args, parallel, 1, 256, "N",
 		"conversations computed at once; fewer when memory does not allow so many"),
-	ARG_FLAG("warm-weights", 0, struct serve_args, warm, "read the whole file before serving, so that no answer waits for the disk"),
+	ARG_FLAG("warm-weights", 0, struct serve_args, warm,
+		"read the whole file before serving, so that no answer waits for the disk"),
 	ARG_GROUP("Address"),
-	ARG_TEXT("host", 0, struct serve_args, host, "ADDRESS", "where to listen (127.0.0.1 and ::1); 0.0.0.0 is everywhere"),
+	ARG_TEXT("host", 0, struct serve_args, host, "ADDRESS",
+		"where to listen (127.0.0.1 and ::1); 0.0.0.0 is everywhere"),
 	ARG_INT("port", 0, struct serve_args, port, 0, 65535, "N", "0 takes a free one"),
-	ARG_TEXT("tls-cert", 0, struct serve_args, tls_cert, "FILE", "PEM certificate: speak HTTPS"),
+	ARG_TEXT("tls-cert", 0, struct serve_args, tls_cert, "FILE",
+		"PEM certificate: speak HTTPS"),
 	ARG_TEXT("tls-key", 0, struct serve_args, tls_key, "FILE", "its PEM key"),
 	ARG_GROUP("Who may ask, and how much"),
-	ARG_TEXT("api-key", 0, struct serve_args, api_key, "FILE|ENV", "file, or environment variable, with the keys that are accepted"),
+	ARG_TEXT("api-key", 0, struct serve_args, api_key, "FILE|ENV",
+		"file, or environment variable, with the keys that are accepted"),
 	ARG_FLAG("cors", 0, struct serve_args, cors, "let web pages of any origin ask"),
-	ARG_INT("queue", 0, struct serve_args, queue, 1, 100000, "N", "requests that may wait; more are told to come back"),
-	ARG_INT("per-client", 0, struct serve_args, per_client, 0, 100000, "N", "requests of one address at once; 0 = no limit"),
-	ARG_INT("connections", 0, struct serve_args, connections, 1, 1000000, "N", "open connections"),
-	ARG_INT("max-body", 0, struct serve_args, body, 1024, 0x40000000, "BYTES", "longest request, for example 64m"),
-	ARG_REAL("header-seconds", 0, struct serve_args, header_seconds, 0.1, 3600, "S", "time for a request's head, and for each 64 KiB of its body"),
-	ARG_REAL("idle-seconds", 0, struct serve_args, idle_seconds, 0.1, 86400, "S", "how long an unused connection stays open"),
-	ARG_REAL("send-seconds", 0, struct serve_args, send_seconds, 0.1, 3600, "S", "a client that takes nothing for so long is dropped"),
-	ARG_REAL("request-seconds", 0, struct serve_args, request_seconds, 0, 1e6, "S", "longest time of one answer; 0 = no limit"),
-	ARG_REAL("drain-seconds", 0, struct serve_args, drain_seconds, 0, 86400, "S", "at the end: time for running answers"),
+	ARG_INT("queue", 0, struct serve_args, queue, 1, 100000, "N",
+		"requests that may wait; more are told to come back"),
+	ARG_INT("per-client", 0, struct serve_args, per_client, 0, 100000, "N",
+		"requests of one address at once; 0 = no limit"),
+	ARG_INT("connections", 0, struct serve_args, connections, 1, 1000000, "N",
+		"open connections"),
+	ARG_INT("max-body", 0, struct serve_args, body, 1024, 0x40000000, "BYTES",
+		"longest request, for example 64m"),
+	ARG_REAL("header-seconds", 0, struct serve_args, header_seconds, 0.1, 3600, "S",
+		"time for a request's head, and for each 64 KiB of its body"),
+	ARG_REAL("idle-seconds", 0, struct serve_args, idle_seconds, 0.1, 86400, "S",
+		"how long an unused connection stays open"),
+	ARG_REAL("send-seconds", 0, struct serve_args, send_seconds, 0.1, 3600, "S",
+		"a client that takes nothing for so long is dropped"),
+	ARG_REAL("request-seconds", 0, struct serve_args, request_seconds, 0, 1e6, "S",
+		"longest time of one answer; 0 = no limit"),
+	ARG_REAL("drain-seconds", 0, struct serve_args, drain_seconds, 0, 86400, "S",
+		"at the end: time for running answers"),
 	ARG_GROUP("Answers"),
-	ARG_INT("tokens", 'n', struct serve_args, tokens, 1, 1 << 20, "N", "longest answer when a request names no limit"),
-	ARG_TEXT("model-id", 0, struct serve_args, model_id, "NAME", "the model's name in /v1/models; requests may use any"),
-	ARG_CHOICE("profile", 0, struct serve_args, profile, profile_names, "which release of the weights the prompt is written for"),
-	ARG_FLAG("thinking-sampling", 0, struct serve_args, thinking_sampling, "temperature and the like count while the model thinks; --no-... copies the hosted API, which ignores them"),
-	ARG_FLAG("completions-chat", 0, struct serve_args, completions_chat, "/v1/completions wraps its prompt in a chat"),
-	ARG_REAL("comment-seconds", 0, struct serve_args, comment_seconds, 0.05, 3600, "S", "between the comments that keep a silent stream open"),
-	ARG_FLAG("nonstream-pad", 0, struct serve_args, pad, "white space keeps answers without a stream open, too"),
-	ARG_TEXT("stub", 0, struct serve_args, stub, "FILE", "answers from a file of JSON lines instead of the model's, to test clients with"),
+	ARG_INT("tokens", 'n', struct serve_args, tokens, 1, 1 << 20, "N",
+		"longest answer when a request names no limit"),
+	ARG_TEXT("model-id", 0, struct serve_args, model_id, "NAME",
+		"the model's name in /v1/models; requests may use any"),
+	ARG_CHOICE("profile", 0, struct serve_args, profile, profile_names,
+		"which release of the weights the prompt is written for"),
+	ARG_FLAG("thinking-sampling", 0, struct serve_args, thinking_sampling,
+		"temperature and the like count while the model thinks; --no-... copies the "
+		"hosted API, which ignores them"),
+	ARG_FLAG("completions-chat", 0, struct serve_args, completions_chat,
+		"/v1/completions wraps its prompt in a chat"),
+	ARG_REAL("comment-seconds", 0, struct serve_args, comment_seconds, 0.05, 3600, "S",
+		"between the comments that keep a silent stream open"),
+	ARG_FLAG("nonstream-pad", 0, struct serve_args, pad,
+		"white space keeps answers without a stream open, too"),
+	ARG_TEXT("stub", 0, struct serve_args, stub, "FILE",
+		"answers from a file of JSON lines instead of the model's, to test clients with"),
 	ARG_GROUP("Memory of earlier conversations"),
-	ARG_FLAG("kv", 0, struct serve_args, kv, "keep history and answers on disk: conversations go on after a restart"),
-	ARG_TEXT("kv-disk-dir", 0, struct serve_args, kv_dir, "DIR", "where (the user's folder for caches, ds4/kv)"),
+	ARG_FLAG("kv", 0, struct serve_args, kv,
+		"keep history and answers on disk: conversations go on after a restart"),
+	ARG_TEXT("kv-disk-dir", 0, struct serve_args, kv_dir, "DIR",
+		"where (the user's folder for caches, ds4/kv)"),
 	HIDDEN_TEXT("kv-dir", kv_dir),
-	ARG_INT("kv-disk-space-mb", 0, struct serve_args, kv_mb, 0, 1 << 30, "N", "MiB it may take; 0 = no limit"),
-	ARG_INT("replay-memory", 0, struct serve_args, replay_bytes, 0, 0x1p40, "BYTES", "for the exact tokens of earlier answers (256m)"),
-	ARG_FLAG("disable-exact-dsml-tool-replay", 0, struct serve_args, no_replay, "render earlier answers from what the client sends back"),
+	ARG_INT("kv-disk-space-mb", 0, struct serve_args, kv_mb, 0, 1 << 30, "N",
+		"MiB it may take; 0 = no limit"),
+	ARG_INT("replay-memory", 0, struct serve_args, replay_bytes, 0, 0x1p40, "BYTES",
+		"for the exact tokens of earlier answers (256m)"),
+	ARG_FLAG("disable-exact-dsml-tool-replay", 0, struct serve_args, no_replay,
+		"render earlier answers from what the client sends back"),
 	ARG_GROUP("Files"),
-	ARG_TEXT("log", 0, struct serve_args, log, "FILE", "instead of standard error; no contents of requests"),
+	ARG_TEXT("log", 0, struct serve_args, log, "FILE",
+		"instead of standard error; no contents of requests"),
 	ARG_FLAG("quiet", 0, struct serve_args, quiet, "no line for each request"),
-	ARG_TEXT("trace", 0, struct serve_args, trace, "FILE", "everything about every request, with its contents, as JSON lines"),
+	ARG_TEXT("trace", 0, struct serve_args, trace, "FILE",
+		"everything about every request, with its contents, as JSON lines"),
 	ARG_TEXT("chdir", 0, struct serve_args, chdir, "DIR", "go there first"),
 	/* of the server that this one follows */
 	ARG_FLAG("metal", 0, struct serve_args, metal, NULL),
@@ -184,6 +213,7 @@ static enum status warm(const char *path, struct server_progress *p, struct err 
 	char *step = mem_alloc(STEP);
 	enum status st = OK;
 	struct stat info;
+	uint64_t all = 0;
 	ssize_t n = 0;
 
 	if (fd < 0 || fstat(fd, &info) != 0)
@@ -191,10 +221,9 @@ static enum status warm(const char *path, struct server_progress *p, struct err 
 	else if (!step)
 		st = err_set(err, ERR_MEMORY, "no memory to read %s", path);
 	if (st == OK) {
-		__atomic_store_n(&p->total, (uint64_t)info.st_size, __ATOMIC_RELAXED);
-		p->phase = "reading the file";
+		server_phase(p, "reading the file");
 		while ((n = read(fd, step, STEP)) > 0)
-			__atomic_fetch_add(&p->done, (uint64_t)n, __ATOMIC_RELAXED);
+			server_bytes(p, all += (uint64_t)n, (uint64_t)info.st_size);
 		if (n < 0)
 			st = err_set(err, ERR_IO, "%s: %s", path, strerror(errno));
 	}
@@ -212,7 +241,7 @@ static enum status load(void *ctx, struct engine **out, struct server_progress *
 
 	if (l->warm)
 		TRY(warm(o.model, p, err));
-	p->phase = "opening the model";
+	server_phase(p, "opening the model");
 	for (o.timelines = l->parallel; o.timelines >= 1 && st == ERR_MEMORY; o.timelines /= 2)
 		st = engine_open(out, &o, err);
 	if (st == OK && (*out)->opt.timelines < l->parallel)
@@ -355,9 +384,9 @@ const struct cli_command serve_command = {
 		.summary = "serve the model to programs: OpenAI's and Anthropic's API",
 		.about = "Serves the model over HTTP as coding agents and SDKs expect it: /v1/chat/completions, "
 			 "/v1/completions, /v1/responses, /v1/messages, /v1/models, /tokenize, /health and /metrics.  "
-			 "Clients set the base URL to http://127.0.0.1:8000/v1 (OpenAI) or http://127.0.0.1:8000 (Anthropic); any "
-			 "model name and, without --api-key, any key will do.  Ctrl-C or SIGTERM ends running answers properly and "
-			 "saves; a second one ends at once.  SIGHUP reopens the log.",
+			 "Clients set the base URL to http://127.0.0.1:8000/v1 (OpenAI) or http://127.0.0.1:8000 "
+			 "(Anthropic); any model name and, without --api-key, any key will do.  Ctrl-C or SIGTERM ends "
+			 "running answers properly and saves; a second one ends at once.  SIGHUP reopens the log.",
 		.args = table,
 		.examples = examples,
 	},

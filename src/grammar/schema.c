@@ -15,7 +15,7 @@
 #include "base/mem.h"
 #include "grammar/grammar_int.h"
 
-enum { MAX_REFERENCES = 64, MAX_CHOICES = 2000 };
+enum { MAX_REFERENCES = 64, MAX_CHOICES = 2000, MAX_PARTS = 200 };
 
 struct merge {
 	struct schema_context *x;
@@ -312,6 +312,8 @@ static enum status add_part(struct merge *m, struct schema_list *l)
 {
 	if (l->n && l->ref[l->n - 1].schema == m->schema)
 		return OK;
+	if (l->n == MAX_PARTS)
+		return unsupported(m, "too many schemas for one value");
 	return schema_list_add(m->x, l, m->schema, m->path) ? OK : no_memory(m->x);
 }
 
@@ -336,6 +338,17 @@ static enum status merge_properties(struct merge *m)
 static enum status merge_additional(struct merge *m)
 {
 	return is_schema(m->value) ? add_part(m, &m->s->objects) : expected(m, "a schema");
+}
+
+/* Names of members are strings: only what says more than that could be broken. */
+static enum status merge_names(struct merge *m)
+{
+	const json_t *type = json_object_get(m->value, "type");
+	bool any = json_is_true(m->value) || (json_is_object(m->value) && json_object_size(m->value) == (type != NULL));
+
+	if (!any || (type && (!json_is_text(type) || strcmp(json_string_value(type), "string") != 0)))
+		return unsupported(m, "only {\"type\": \"string\"} can be guaranteed");
+	return OK;
 }
 
 static enum status merge_required(struct merge *m)
@@ -560,9 +573,9 @@ static const struct {
 	{"minLength", merge_min_count}, {"maxLength", merge_max_count}, {"pattern", merge_pattern},
 	{"format", merge_format}, {"minimum", merge_bound}, {"maximum", merge_bound}, {"exclusiveMinimum", merge_bound},
 	{"exclusiveMaximum", merge_bound}, {"multipleOf", merge_multiple}, {"anyOf", merge_any}, {"oneOf", merge_one},
-	{"allOf", merge_all}, {"$ref", merge_ref}, {"uniqueItems", merge_false_only},
+	{"propertyNames", merge_names}, {"allOf", merge_all}, {"$ref", merge_ref}, {"uniqueItems", merge_false_only},
 	{"title", NULL}, {"description", NULL}, {"default", NULL}, {"examples", NULL}, {"example", NULL},
-	{"deprecated", NULL}, {"readOnly", NULL}, {"writeOnly", NULL}, {"$schema", NULL}, {"$id", NULL},
+	{"deprecated", NULL}, {"readOnly", NULL}, {"writeOnly", NULL}, {"$schema", NULL}, {"$id", NULL}, {"id", NULL},
 	{"$comment", NULL}, {"$defs", NULL}, {"definitions", NULL}, {"contentEncoding", NULL},
 	{"contentMediaType", NULL}, {"discriminator", NULL},
 };

@@ -26,7 +26,7 @@ static enum status open_disk(struct server *s, struct err *err)
 
 	if (!s->o.kv_dir)
 		return OK;
-	s->progress.phase = "opening the disk cache";
+	server_phase(&s->progress, "opening the disk cache");
 	TRY(kvstore_open(&s->kvstore, &o, err));
 	return kvstore_attach(s->kvstore, s->engine->tree, &s->engine->pool, engine_fingerprint(s->engine), err);
 }
@@ -65,7 +65,7 @@ static void fill_env(struct server *s)
 enum status backing_open(struct server *s, struct err *err)
 {
 	TRY(s->o.load(s->o.load_ctx, &s->engine, &s->progress, err));
-	s->progress.phase = "preparing";
+	server_phase(&s->progress, "preparing");
 	TRY(turn_tables_new(&s->tables, s->engine->tokenizer, err));
 	TRY(open_disk(s, err));
 	TRY(open_replay(s, err));
@@ -73,7 +73,7 @@ enum status backing_open(struct server *s, struct err *err)
 		TRY(stub_open(&s->stub, s->o.stub, err));
 	TRY(worker_open(&s->worker, s->engine, NULL, 2 * s->o.limits.send_seconds + 10, err));
 	fill_env(s);
-	s->progress.phase = "ready";
+	server_phase(&s->progress, "ready");
 	return OK;
 }
 

@@ -177,6 +177,7 @@ static bool read_all(struct parsing *p)
 	    !parse_stop(p, "stop") || !parse_stream_options(p) || !read_logprobs(p) ||
 	    !get_bool(&p->body, "echo", &p->q->echo))
 		return false;
+	p->q->turn.prompt_logprobs = p->q->echo && p->q->logprobs;
 	if (!max_tokens.v && !p->env->completions_chat)
 		p->q->turn.max_tokens = DEFAULT_TOKENS;
 	return (p->env->completions_chat ? make_chat(p, &f, &prompt) : make_raw(p, &prompt)) && parse_refused(p);

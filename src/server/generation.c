@@ -383,10 +383,12 @@ static bool open_turn(struct generation *a)
 			api_error_set(&a->e, 400, NULL, NULL, "%s", err.msg);
 			return false;
 		}
-		if (a->script.busy) {
+		if (a->script.busy)
 			api_error_busy(&a->e, a->d, 1);
+		else if (a->script.overflow)
+			api_error_overflow(&a->e, a->d, a->env.context + 1000, a->env.context);
+		if (a->e.status)
 			return false;
-		}
 		a->q.turn.script = a->script.ids.id;
 		a->q.turn.n_script = (int32_t)a->script.ids.n;
 	}

@@ -177,7 +177,8 @@ void metrics_write(const struct metrics *m, const struct metrics_now *now, struc
 		labelled(out, "kv_disk_bytes", "what", "limit", now->disk_budget);
 		one(out, "kv_disk_errors_total", "counter", "Input and output that failed.", (double)now->disk_errors);
 	}
-	title(out, "replay_messages_total", "counter", "Assistant messages of requests, by whether their exact tokens were known.");
+	title(out, "replay_messages_total", "counter",
+	      "Assistant messages of requests, by whether their exact tokens were known.");
 	labelled(out, "replay_messages_total", "found", "yes", now->replay_hits);
 	labelled(out, "replay_messages_total", "found", "no", now->replay_misses);
 	one(out, "replay_turns", "gauge", "Turns remembered for exact replay.", (double)now->replay_turns);

@@ -40,30 +40,49 @@ static bool ready(struct server *s, struct exchange *x)
 	return false;
 }
 
+static void health_ready(struct server *s, struct buf *b)
+{
+	int parsing, queued, all = generations_count(s, &parsing, &queued);
+	struct kvstore_stats k = {0};
+	struct worker_stats w;
+
+	worker_stats(s->worker, &w);
+	if (s->kvstore)
+		kvstore_stats(s->kvstore, &k);
+	buf_str(b, "{\"status\":\"ok\",\"model\":");
+	json_write_string(b, s->o.model_id, strlen(s->o.model_id));
+	buf_printf(b, ",\"queue\":%d,\"running\":%d,\"ctx\":%d,\"connections\":%d,\"up\":%.0f,\"kv_memory_bytes\":%llu,"
+		   "\"kv_disk_bytes\":%llu}", parsing + queued, all - parsing - queued, (int)s->env.context,
+		   http_connections(s->http), clock_seconds() - s->metrics.started,
+		   (unsigned long long)((uint64_t)w.blocks * w.block_bytes + (uint64_t)w.checks * w.check_bytes),
+		   (unsigned long long)k.bytes);
+}
+
+static void health_not_ready(struct server *s, struct buf *b)
+{
+	uint64_t done = __atomic_load_n(&s->progress.done, __ATOMIC_RELAXED);
+	uint64_t total = __atomic_load_n(&s->progress.total, __ATOMIC_RELAXED);
+	const char *phase = __atomic_load_n(&s->progress.phase, __ATOMIC_RELAXED), *status = "loading";
+
+	if (s->state == SERVER_STOPPING)
+		status = phase = "stopping";
+	buf_printf(b, "{\"status\":\"%s\",\"phase\":\"%s\",\"progress\":%.3f,\"bytes\":%llu,\"total_bytes\":%llu,"
+		   "\"seconds\":%.1f}", status, phase ? phase : "starting", total ? (double)done / (double)total : 0.0,
+		   (unsigned long long)done, (unsigned long long)total, clock_seconds() - s->metrics.started);
+}
+
 void page_health(struct server *s, struct exchange *x)
 {
 	struct buf b = BUF_CAP(4096);
-	int parsing, queued, all = generations_count(s, &parsing, &queued);
+	bool ok = s->state == SERVER_READY;
 
-	if (s->state == SERVER_READY) {
-		buf_str(&b, "{\"status\":\"ok\",\"model\":");
-		json_write_string(&b, s->o.model_id, strlen(s->o.model_id));
-		buf_printf(&b, ",\"queue\":%d,\"running\":%d,\"ctx\":%d,\"connections\":%d,\"up\":%.0f", parsing + queued,
-			   all - parsing - queued, (int)s->env.context, http_connections(s->http),
-			   clock_seconds() - s->metrics.started);
+	if (ok) {
+		health_ready(s, &b);
 	} else {
-		uint64_t done = s->progress.done, total = s->progress.total;
-		const char *phase = s->progress.phase ? s->progress.phase : "starting";
-
-		buf_printf(&b, "{\"status\":\"%s\",\"phase\":\"%s\",\"progress\":%.3f,\"bytes\":%llu,\"total_bytes\":%llu,"
-			   "\"seconds\":%.1f",
-			   s->state == SERVER_STOPPING ? "stopping" : s->state == SERVER_FAILED ? "failed" : "loading",
-			   s->state == SERVER_STOPPING ? "stopping" : phase, total ? (double)done / (double)total : 0.0,
-			   (unsigned long long)done, (unsigned long long)total, clock_seconds() - s->metrics.started);
+		health_not_ready(s, &b);
 		exchange_field(x, "Retry-After", "2");
 	}
-	buf_byte(&b, '}');
-	reply_json(x, s->state == SERVER_READY ? 200 : 503, &b);
+	reply_json(x, ok ? 200 : 503, &b);
 	buf_clear(&b);
 }
 

@@ -145,7 +145,8 @@ void routes_request(void *ctx, struct exchange *x)
 	if (!strcmp(x->head.method, "OPTIONS")) {
 		options(x);
 	} else if (!s->o.cors && !origin_is_local(origin)) {
-		refuse(x, 403, "cross_origin", "requests from pages of other origins are refused; the server's --cors allows them");
+		refuse(x, 403, "cross_origin",
+		       "requests from pages of other origins are refused; the server's --cors allows them");
 	} else if (!(r && r->open) && !auth_allows(s->auth, &x->head)) {
 		struct api_error e = {0};
 

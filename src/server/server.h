@@ -15,11 +15,22 @@
 
 struct server;
 
-/* How far loading has come; the loader writes, anybody reads. */
+/* How far loading has come; the loader writes, the loop reads. */
 struct server_progress {
 	const char *phase;		/* a constant: "reading the file" */
 	uint64_t done, total;		/* bytes; total 0 = unknown */
 };
+
+static inline void server_phase(struct server_progress *p, const char *phase)
+{
+	__atomic_store_n(&p->phase, phase, __ATOMIC_RELAXED);
+}
+
+static inline void server_bytes(struct server_progress *p, uint64_t done, uint64_t total)
+{
+	__atomic_store_n(&p->done, done, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->total, total, __ATOMIC_RELAXED);
+}
 
 struct server_options {
 	const char *host;		/* NULL = 127.0.0.1 and ::1 */

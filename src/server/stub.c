@@ -120,6 +120,14 @@ static const json_t *choose(struct stub *s, const struct api_request *q, const c
 	return found ? found : again;
 }
 
+static void drop_own_fields(json_t *message)
+{
+	static const char *const own[] = {"tools", "if", "busy", "overflow", "cut"};
+
+	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+		json_object_del(message, own[i]);
+}
+
 static enum status render(const json_t *record, const struct tokenizer *t, enum thinking thinking, struct token_list *out,
 			  struct err *err)
 {
@@ -128,10 +136,7 @@ static enum status render(const json_t *record, const struct tokenizer *t, enum 
 	json_t *message = json_copy((json_t *)record), *list = json_array();
 	enum status st;
 
-	json_object_del(message, "tools");
-	json_object_del(message, "if");
-	json_object_del(message, "busy");
-	json_object_del(message, "cut");
+	drop_own_fields(message);
 	json_object_set_new(message, "role", json_string("assistant"));
 	json_array_append_new(list, message);
 	if (c)
@@ -157,6 +162,7 @@ enum status stub_next(struct stub *s, const struct tokenizer *t, const struct ap
 	if (!record)
 		return err_set(err, ERR_NOT_FOUND, "%s: no scripted answer fits this request", s->path);
 	out->busy = json_is_true(json_object_get(record, "busy"));
+	out->overflow = json_is_true(json_object_get(record, "overflow"));
 	out->cut = (int)json_integer_value(json_object_get(record, "cut"));
 	if (!raw)
 		return render(record, t, q->turn.thinking, &out->ids, err);

@@ -7,8 +7,9 @@
  * (reasoning is left out when the request does not think), or "raw": text in which control tokens are recognised, for
  * answers that no well-behaved model would give.  "if" (a text that the request's body must contain) and "tools"
  * (true or false: it must declare some, or none) choose; of the lines that fit the first unused one is taken, and when
- * all are used they start again.  Two lines play a server in trouble: {"busy": true} refuses the request, and "cut": N in
- * an answer ends the connection after N pieces of a stream.  "#" begins a comment line.
+ * all are used they start again.  Some lines play a server in trouble: {"busy": true} and
+ * {"overflow": true} refuse the request, "cut": N in an answer ends the connection after N pieces of a stream.
+ * "#" begins a comment line.
  * Thread: any. */
 #ifndef DS4_SERVER_STUB_H
 #define DS4_SERVER_STUB_H
@@ -22,7 +23,7 @@ void stub_close(struct stub *s);
 
 struct stub_answer {
 	struct token_list ids;
-	bool busy;
+	bool busy, overflow;
 	int cut;			/* 0 = not */
 };
 

@@ -21,19 +21,17 @@
 
 /* ------------------------------------------------------------------ notes */
 
-static void put_note(struct pilot *p, const struct piece *piece, int32_t n_logprob)
+static void put_note(struct pilot *p, struct note note, const char *text)
 {
-	struct note note = {.kind = piece->kind, .index = (uint32_t)piece->index, .n_logprob = (uint32_t)n_logprob,
-			    .n = piece->kind == PIECE_TOOL_END ? 0 : piece->n};
 	size_t before;
 
 	pthread_mutex_lock(&p->lock);
 	before = p->box.len;
 	buf_add(&p->box, &note, sizeof note);
-	if (n_logprob)
-		buf_add(&p->box, p->pending, (size_t)n_logprob * sizeof *p->pending);
+	if (note.n_logprob)
+		buf_add(&p->box, p->pending, note.n_logprob * sizeof *p->pending);
 	if (note.n)
-		buf_add(&p->box, piece->text, note.n);
+		buf_add(&p->box, text, note.n);
 	do
 		buf_byte(&p->box, 0);
 	while (buf_ok(&p->box) && p->box.len % 8);
@@ -70,11 +68,14 @@ static void force_end_of_block(struct pilot *p)
 static void on_piece(void *ctx, const struct piece *piece)
 {
 	struct pilot *p = ctx;
+	struct note note = {.kind = (int)piece->kind, .index = (uint32_t)piece->index,
+			    .n = piece->kind == PIECE_TOOL_END ? 0 : piece->n};
 
 	switch (piece->kind) {
 	case PIECE_REASONING:
 	case PIECE_CONTENT:
-		put_note(p, piece, p->n_pending);
+		note.n_logprob = (uint32_t)p->n_pending;
+		put_note(p, note, piece->text);
 		break;
 	case PIECE_FINISH:
 		break;
@@ -85,7 +86,7 @@ static void on_piece(void *ctx, const struct piece *piece)
 			return;
 		}
 		p->call_ended |= piece->kind == PIECE_TOOL_END;
-		put_note(p, piece, 0);
+		put_note(p, note, piece->text);
 	}
 	p->n_pending = 0;
 }
@@ -194,6 +195,19 @@ static void take(struct pilot *p, int32_t id)
 	p->failed |= p->ids.failed || p->forced.failed || !pieces_ok(&p->pieces);
 }
 
+/* The next token of a prompt that is read one by one. */
+static int32_t pick_prompt(struct pilot *p, int32_t vocab, const float *logits)
+{
+	int32_t id = p->prompt.id[p->at_prompt++];
+	struct note note = {.kind = NOTE_PROMPT, .index = (uint32_t)p->at_prompt};
+
+	note_logprob(p, vocab, logits, id);
+	note.n_logprob = (uint32_t)p->n_pending;
+	put_note(p, note, NULL);
+	p->n_pending = 0;
+	return p->failed ? -1 : id;
+}
+
 int32_t pilot_pick(void *ctx, struct sampler *s, const float *logits)
 {
 	struct pilot *p = ctx;
@@ -202,13 +216,15 @@ int32_t pilot_pick(void *ctx, struct sampler *s, const float *logits)
 
 	if (p->failed)
 		return -1;
+	if (p->at_prompt < p->prompt.n)
+		return pick_prompt(p, s->vocab, logits);
 	id = choose(p, s, logits);
 	if (id < 0)
 		return id;
 	if (p->plan.top_logprobs >= 0 && !tokenizer_is_added(x->tokenizer, id))
 		note_logprob(p, s->vocab, logits, id);
 	take(p, id);
-	if (p->pieces.over && id != x->eos)
+	if (p->pieces.over && (id != x->eos || p->prompt.n))
 		mailbox_cancel(p->plan.mailbox);
 	return p->failed ? -1 : id;
 }
@@ -246,13 +262,16 @@ enum status pilot_new(struct pilot **out, const struct pilot_plan *plan, struct 
 	TRY_TO(out, stops_init(&p->stops, plan->stop, plan->n_stop, err));
 	TRY_TO(out, pieces_init(&p->pieces, &o, err));
 	p->reasoning = !plan->raw && plan->thinking == THINKING_ON;
+	if (plan->prompt)
+		token_append(&p->prompt, plan->prompt->id, plan->prompt->n);
+	p->at_prompt = 1;	/* the scheduler has the first */
 	token_append(&p->start, plan->start->id, plan->start->n);
 	token_append(&p->script, plan->script, (size_t)plan->n_script);
 	if (!p->reasoning)
 		begin_answer(p);
 	if (plan->n_begun && p->steer.active && !steer_begin(&p->steer, plan->begun, plan->n_begun))
 		st = err_set(err, ERR_ARGUMENT, "the beginning of the answer is none that the response format allows");
-	if (p->start.failed || p->script.failed || p->forced.failed || !p->plan.tools != !plan->tools)
+	if (p->prompt.failed || p->start.failed || p->script.failed || p->forced.failed || !p->plan.tools != !plan->tools)
 		st = err_set(err, ERR_MEMORY, "no memory for an answer");
 out:
 	if (st != OK)
@@ -276,6 +295,7 @@ void pilot_release(void *ctx)
 	pieces_clear(&p->pieces);
 	stops_clear(&p->stops);
 	steer_clear(&p->steer);
+	token_list_clear(&p->prompt);
 	token_list_clear(&p->start);
 	token_list_clear(&p->script);
 	token_list_clear(&p->forced);

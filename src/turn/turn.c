@@ -26,6 +26,7 @@ struct turn {
 	struct pilot *pilot;
 	struct mailbox *mailbox;
 	int cancelled;			/* by turn_cancel(); atomic */
+	bool one_by_one;		/* the prompt is read so, for its log-probabilities */
 	bool started, answering, done, ended;
 	struct mail last;		/* SCHED_DONE, when done */
 
@@ -47,6 +48,8 @@ static enum status check_request(const struct turn_context *c, const struct turn
 	TRY(sampler_check(s, err));
 	if (q->top_logprobs < -1 || q->top_logprobs > 20)
 		return err_set(err, ERR_ARGUMENT, "top_logprobs: expected 0 to 20, got %d", (int)q->top_logprobs);
+	if (q->prompt_logprobs && q->top_logprobs < 0)
+		return err_set(err, ERR_ARGUMENT, "prompt_logprobs: expected top_logprobs from 0 on");
 	if (q->priority < -4 || q->priority > 4)
 		return err_set(err, ERR_ARGUMENT, "priority: expected -4 to 4, got %d", (int)q->priority);
 	if (q->format == TURN_FORMAT_JSON_SCHEMA && !q->schema)
@@ -130,13 +133,15 @@ static enum status open_pilot(struct turn *t, const struct turn_request *q, stru
 	struct pilot_plan plan = {
 		.tables = t->c.tables, .mailbox = t->mailbox, .raw = !t->conversation, .one_call = q->one_call,
 		.thinking = t->thinking, .tools = prompt_tools(t->conversation), .stop = q->stop, .n_stop = q->n_stop,
-		.budget = q->thinking_budget, .limit = q->max_tokens >= 0 && q->max_tokens < room ? q->max_tokens : room,
-		.top_logprobs = q->top_logprobs, .start = &start, .script = q->script, .n_script = q->n_script};
+		.budget = q->thinking_budget, .top_logprobs = q->top_logprobs, .start = &start, .script = q->script,
+		.n_script = q->n_script};
 	const struct conversation *c = t->conversation;
 	const struct message *last = c && c->n ? &c->messages[c->n - 1] : NULL;
 	enum status st;
 
 	plan.tools_active = plan.tools != NULL;
+	plan.prompt = q->prompt_logprobs ? &t->prompt : NULL;
+	plan.limit = q->max_tokens >= 0 && q->max_tokens < room ? q->max_tokens : room;
 	if (last && last->role == ROLE_ASSISTANT && last->unfinished) {
 		plan.begun = last->content.p;
 		plan.n_begun = last->content.n;
@@ -166,6 +171,18 @@ static enum status open_prompt(struct turn *t, struct turn_request *q, int32_t *
 	return OK;
 }
 
+/* The scheduler gets the first token of the prompt; the pilot picks the others.  One of them may be an end of sentence. */
+static void read_one_by_one(struct turn *t)
+{
+	struct sched_request *r = &t->request;
+
+	t->one_by_one = true;
+	r->max_tokens = r->max_tokens < INT32_MAX - r->n ? r->max_tokens + r->n - 1 : INT32_MAX;
+	r->n = 1;
+	r->n_message_end = 0;
+	r->n_stop = 0;
+}
+
 static enum status open_rest(struct turn *t, const struct turn_request *q, struct err *err)
 {
 	const struct tokenizer *k = t->c.engine->tokenizer;
@@ -179,6 +196,8 @@ static enum status open_rest(struct turn *t, const struct turn_request *q, struc
 		.max_tokens = q->max_tokens < 0 ? INT32_MAX : q->max_tokens, .stop = &t->c.tables->eos, .n_stop = 1,
 		.sampling = q->sampling, .allowed = t->c.tables->mask, .priority = q->priority, .pick = pilot_pick,
 		.ctx = t->pilot};
+	if (q->prompt_logprobs)
+		read_one_by_one(t);
 	if (t->c.replay)
 		replay_carrier(t->carrier);
 	return OK;
@@ -332,16 +351,22 @@ static bool hand_note(struct turn *t, bool (*take)(void *ctx, const struct turn_
 
 	memcpy(&note, p, sizeof note);
 	size = sizeof note + note.n_logprob * sizeof(struct turn_logprob);
-	ev = event_of(t, kind_of(note.kind));
+	ev = event_of(t, note.kind == NOTE_PROMPT ? TURN_READ : kind_of((enum piece_kind)note.kind));
 	ev.logprob = (const void *)(p + sizeof note);
 	ev.n_logprob = (int)note.n_logprob;
 	ev.text = p + size;
 	ev.n = note.n;
 	ev.index = note.index;
 	t->at += (size + note.n + 8) / 8 * 8;
+	if (note.kind == NOTE_PROMPT) {
+		ev.done = (int32_t)note.index;
+		ev.total = (int32_t)t->prompt.n;
+		return take(ctx, &ev);
+	}
 	t->answering = true;
 	if (t->c.replay)
-		answer_take(&t->answer, &(struct piece){.kind = note.kind, .index = note.index, .text = ev.text, .n = note.n});
+		answer_take(&t->answer, &(struct piece){.kind = (enum piece_kind)note.kind, .index = note.index,
+							.text = ev.text, .n = note.n});
 	if (ev.kind == TURN_CALL_BEGIN && !new_call_id(t, ev.index))
 		t->answer.failed = true;
 	else if (ev.kind >= TURN_CALL_BEGIN)
@@ -377,7 +402,7 @@ static bool on_mail(struct turn *t, const struct mail *m, bool (*take)(void *ctx
 		ev.total = (int32_t)t->prompt.n;
 		return take(ctx, &ev);
 	case SCHED_READ:
-		if (t->answering)	/* repeated after a failed step */
+		if (t->answering || t->one_by_one)	/* repeated after a failed step; told by the pilot */
 			return true;
 		ev = event_of(t, TURN_READ);
 		ev.done = m->ev.done;

@@ -71,6 +71,8 @@ struct turn_request {
 	enum turn_format format;	/* also written into the prompt, unless a message has a response_format */
 	const json_t *schema;		/* of JSON_SCHEMA; borrowed for turn_open */
 	int32_t top_logprobs;		/* -1 = no log-probabilities, 0..20 = with this many alternatives */
+	bool prompt_logprobs;		/* also of the prompt's tokens but the first, in READ events; needs top_logprobs >= 0.
+					 * The prompt is then read token by token, at the speed of an answer */
 	int32_t priority;
 	const int32_t *script;		/* [n_script] tokens to "sample" instead, then EOS: scripted answers; copied.  What
 					 * is forced (budget, tool_choice) comes all the same; a format is not enforced */
@@ -82,7 +84,7 @@ struct turn_request {
 enum turn_kind {
 	TURN_WAITING,		/* wait: why it has not begun */
 	TURN_STARTED,		/* done: prompt tokens that need not be read */
-	TURN_READ,		/* done of total prompt tokens */
+	TURN_READ,		/* done of total prompt tokens; logprob with prompt_logprobs */
 	TURN_REASONING,		/* text */
 	TURN_CONTENT,		/* text */
 	TURN_CALL_BEGIN,	/* index, call_id; text is the name */

@@ -68,8 +68,10 @@ int32_t steer_pick(struct steer *s, struct sampler *sampler, const float *logits
 
 /* What the engine's side tells the reader's: a header, n_logprob log-probabilities, n bytes of text and a NUL, padded
  * to 8. */
+enum { NOTE_PROMPT = PIECE_FINISH + 1 };	/* index: tokens of the prompt that are known now */
+
 struct note {
-	enum piece_kind kind;
+	int kind;			/* enum piece_kind or NOTE_PROMPT */
 	uint32_t index, n_logprob;
 	size_t n;
 };
@@ -86,6 +88,7 @@ struct pilot_plan {
 	int32_t budget;			/* reasoning tokens; < 0 = no limit */
 	int32_t limit;			/* tokens of the answer */
 	int32_t top_logprobs;
+	const struct token_list *prompt;	/* its tokens from the second on are to be "sampled"; NULL = none */
 	const struct token_list *start;	/* forced where the visible answer begins */
 	const int32_t *script;		/* NULL = sample */
 	int32_t n_script;
@@ -101,8 +104,8 @@ struct pilot {
 	struct stops stops;
 	struct pieces pieces;
 	struct steer steer;
-	struct token_list start, script, forced;
-	size_t at_script, at_forced;
+	struct token_list prompt, start, script, forced;
+	size_t at_prompt, at_script, at_forced;
 	bool reasoning;			/* it is open */
 	bool call_ended, call_dropped;	/* a call is complete; one_call: another one was kept from the reader */
 	bool closing;			/* one_call: the block's end is forced */

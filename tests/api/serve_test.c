@@ -240,6 +240,39 @@ static void the_document_lists_what_is_served(void **state)
 	buf_clear(&text);
 }
 
+/* The same request with a seed, as a stream and whole. */
+static void same_text(const char *path, const char *fields, const char *text_at)
+{
+	char body[400];
+	json_t *v;
+
+	snprintf(body, sizeof body, "{%s,\"stream\":false}", fields);
+	api_post(&api, &r, path, NULL, body);
+	expect_status(200);
+	v = response_json(&r);
+	snprintf(body, sizeof body, "{%s,\"stream\":true}", fields);
+	api_post(&api, &r, path, NULL, body);
+	stream_take(&st, &r);
+	if (!st.ended || !st.content.len || strcmp(json_at(v, text_at), buf_cstr(&st.content)) != 0)
+		fail_msg("%s: expected the same text as a stream: '%s', found '%s'", path, json_at(v, text_at),
+			 buf_cstr(&st.content));
+	json_decref(v);
+}
+
+static void a_stream_and_a_whole_answer_of_one_seed_are_the_same(void **state)
+{
+	(void)state;
+	api_init(&api);
+	api_start(&api);
+	same_text(CHAT, HELLO ",\"seed\":7,\"temperature\":1,\"max_tokens\":30,\"thinking\":false",
+		  "choices.0.message.content");
+	same_text("/v1/completions", "\"prompt\":\"Once upon a time\",\"seed\":7,\"max_tokens\":30", "choices.0.text");
+	same_text(MESSAGES, HELLO ",\"temperature\":0,\"max_tokens\":30,\"thinking\":{\"type\":\"disabled\"}", "content.0.text");
+	same_text("/v1/responses", "\"input\":\"Hello\",\"temperature\":0,\"max_output_tokens\":30,\"reasoning\":{\"effort\":\"none\"}",
+		  "output.0.content.0.text");
+	api_stop(&api);
+}
+
 /* ------------------------------------------------------------------ who may ask */
 
 static void pages_of_other_origins_are_refused_unless_allowed(void **state)
@@ -828,6 +861,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(models_satisfy_both_kinds_of_clients),
 		cmocka_unit_test(unknown_paths_and_methods_are_refused_in_the_shape_of_the_api),
 		cmocka_unit_test(tokens_come_and_go),
+		cmocka_unit_test(a_stream_and_a_whole_answer_of_one_seed_are_the_same),
 		cmocka_unit_test(the_document_lists_what_is_served),
 		cmocka_unit_test(pages_of_other_origins_are_refused_unless_allowed),
 		cmocka_unit_test(a_key_is_asked_for_in_the_shape_of_the_api),

@@ -19,9 +19,8 @@ static enum status load(void *ctx, struct engine **out, struct server_progress *
 	struct api_server *a = ctx;
 	struct engine_options o = ENGINE_OPTIONS_DEFAULT;
 
-	p->phase = "waiting for the test";
-	p->total = 100;
-	p->done = 25;
+	server_phase(p, "waiting for the test");
+	server_bytes(p, 25, 100);
 	while (a->hold)
 		usleep(1000);
 	o.model = "models/ds4-nano-q2.gguf";

@@ -404,7 +404,7 @@ static void connections_are_counted_and_refused_in_words(void **state)
 
 static void leave(bool reset)
 {
-	int fd = client_connect(scene.port), before = read_int(&scene.gone);
+	int fd = client_connect(scene.port), before = read_int(&scene.done);
 	double left;
 
 	client_text(fd, "POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
@@ -413,7 +413,7 @@ static void leave(bool reset)
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1}, sizeof(struct linger));
 	left = clock_seconds();
 	close(fd);
-	wait_for("clients gone", &scene.gone, before + 1);
+	wait_for("clients gone", &scene.done, before + 1);
 	if (scene.gone_at - left > 0.05)
 		fail_msg("expected to notice within 50 ms, found %.1f ms", (scene.gone_at - left) * 1000);
 	assert_int_equal(scene.last_status, 499);

@@ -424,6 +424,105 @@ static void log_probabilities_are_those_of_the_logits(void **state)
 	record_clear(&r);
 }
 
+static bool take_prompt(void *ctx, const struct turn_event *ev)
+{
+	struct record *r = ctx;
+
+	if (ev->kind == TURN_READ) {
+		assert_int_equal(ev->n_logprob, 1);
+		assert_int_equal(ev->done, r->n_logprob + 2);
+		r->logprob[r->n_logprob++] = ev->logprob[0];
+	}
+	if (ev->kind == TURN_CONTENT)
+		buf_add(&r->content, ev->text, ev->n);
+	if (ev->kind == TURN_FINISH)
+		r->end = *ev;
+	return true;
+}
+
+static void the_prompt_has_log_probabilities_too_and_the_answer_is_the_same(void **state)
+{
+	static const int32_t raw[] = {0, 100, 101, 1, 55, 102};		/* 1 ends a sentence */
+	struct turn_request q = request(NULL, THINKING_OFF);
+	int32_t vocab = context.engine->shape.vocab;
+	struct err err = {0};
+
+	(void)state;
+	for (int most = 0; most < 12; most += 11) {
+		struct record r = {.content.cap = BUF_MAX}, plain = {0};
+		struct session *s;
+		struct turn *t;
+
+		q.raw = raw;
+		q.n_raw = 6;
+		q.max_tokens = most;
+		q.top_logprobs = 3;
+		q.prompt_logprobs = true;
+		t = open_turn(&q);
+		assert_int_equal(turn_start(t, NULL, NULL, NULL), OK);
+		while (turn_read(t, 30, take_prompt, &r))
+			;
+		turn_close(t);
+		assert_int_equal(r.end.finish, TURN_LENGTH);
+		assert_int_equal(r.end.usage.generated, most);
+		assert_int_equal(r.end.usage.prompt, 6);
+		assert_int_equal(r.n_logprob, 5);
+		assert_int_equal(session_open(&s, context.engine, &err), OK);
+		for (int i = 1; i < 6; i++) {
+			assert_int_equal(session_sync(s, raw, i, NULL, NULL, &err), OK);
+			assert_int_equal(r.logprob[i - 1].token, raw[i]);
+			assert_true(r.logprob[i - 1].logprob == (float)sampler_logprob(session_logits(s), vocab, raw[i]));
+		}
+		session_close(s);
+		q.prompt_logprobs = false;
+		run(&q, &plain);
+		assert_text(&r.content, buf_cstr(&plain.content));
+		record_clear(&plain);
+		record_clear(&r);
+	}
+}
+
+/* The same text in other tokens: single bytes where the vocabulary has longer ones. */
+static void how_tokens_cut_the_bytes_changes_nothing(void **state)
+{
+	static const char text[] = "then the thing</think>there \xe2\x82\xac and \xf0\x9f\x98\x80 than" BLOCK(
+		CALL("get", TEXT("city", "in the inn \xc3\xa9") JSON("days", "{\"an\": [1]}")));
+	const struct tokenizer *k = context.engine->tokenizer;
+	struct token_list ids = {0}, bytes = {0};
+	struct record r[2] = {{.events = 0}, {.events = 0}};
+
+	(void)state;
+	encode(text, &ids);
+	for (size_t i = 0; i < ids.n; i++) {
+		size_t n;
+		const char *p = token_bytes(k, ids.id[i], &n);
+
+		if (tokenizer_is_added(k, ids.id[i]))
+			token_push(&bytes, ids.id[i]);
+		for (size_t at = 0; at < n && !tokenizer_is_added(k, ids.id[i]); at++)
+			token_encode_text(k, p + at, (unsigned char)p[at] < 0x80, &bytes);
+		if (!tokenizer_is_added(k, ids.id[i]) && (unsigned char)p[0] >= 0x80)
+			token_push(&bytes, ids.id[i]);
+	}
+	assert_true(bytes.n > ids.n + 10);
+	for (int i = 0; i < 2; i++) {
+		struct turn_request q = request(ask("Hi", TOOLS), THINKING_ON);
+
+		q.script = i ? bytes.id : ids.id;
+		q.n_script = (int32_t)(i ? bytes.n : ids.n);
+		run(&q, &r[i]);
+	}
+	assert_text(&r[0].reasoning, "then the thing");
+	assert_text(&r[1].reasoning, buf_cstr(&r[0].reasoning));
+	assert_text(&r[1].content, buf_cstr(&r[0].content));
+	assert_text(&r[1].calls, buf_cstr(&r[0].calls));
+	assert_int_equal(r[1].end.finish, r[0].end.finish);
+	for (int i = 0; i < 2; i++)
+		record_clear(&r[i]);
+	token_list_clear(&ids);
+	token_list_clear(&bytes);
+}
+
 static void tags_are_spelt_greedily(void **state)
 {
 	int32_t first[4];
@@ -538,6 +637,52 @@ static void two_turns_at_once_do_not_mix(void **state)
 	}
 }
 
+/* An engine of its own, whose scheduler lets one request wait. */
+static void what_the_engine_refuses_ends_the_turn_with_its_error(void **state)
+{
+	enum { N = 8 };
+	struct sched_options few = {.max_waiting = 1};
+	struct engine_options o = ENGINE_OPTIONS_DEFAULT;
+	struct turn_context c = context;
+	struct record r[N];
+	struct turn *t[N];
+	struct err err = {0};
+	int refused = 0;
+
+	(void)state;
+	o.model = golden_tiny_path(3);
+	o.backend = "cpu";
+	o.threads = 1;
+	o.context = 512;
+	o.timelines = 1;
+	assert_int_equal(engine_open(&c.engine, &o, &err), OK);
+	assert_int_equal(worker_open(&c.worker, c.engine, &few, 10, &err), OK);
+	for (int i = 0; i < N; i++) {
+		struct turn_request q = request(ask("Hi", NULL), THINKING_OFF);
+
+		q.max_tokens = 200;
+		assert_int_equal(turn_open(&t[i], &c, &q, NULL, &err), OK);
+		assert_int_equal(turn_start(t[i], NULL, NULL, &err), OK);
+	}
+	for (int i = 0; i < N; i++) {
+		r[i] = (struct record){.events = 0};
+		while (turn_read(t[i], 30, record_take, &r[i]))
+			;
+		assert_int_equal(r[i].ends, 1);
+		assert_true(r[i].end.finish == TURN_LENGTH || r[i].end.finish == TURN_STOP || r[i].end.finish == TURN_ERROR);
+		if (r[i].end.finish == TURN_ERROR) {
+			assert_int_equal(r[i].err.code, ERR_LIMIT);
+			assert_non_null(strstr(r[i].err.msg, "waiting"));
+			refused++;
+		}
+		turn_close(t[i]);
+		record_clear(&r[i]);
+	}
+	assert_in_range(refused, 1, N - 1);
+	worker_close(c.worker);
+	engine_close(c.engine);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -570,10 +715,13 @@ int main(void)
 		cmocka_unit_test(a_turn_may_be_closed_at_any_time),
 		cmocka_unit_test(a_reader_can_be_woken_instead_of_waiting),
 		cmocka_unit_test(log_probabilities_are_those_of_the_logits),
+		cmocka_unit_test(the_prompt_has_log_probabilities_too_and_the_answer_is_the_same),
+		cmocka_unit_test(how_tokens_cut_the_bytes_changes_nothing),
 		cmocka_unit_test(tags_are_spelt_greedily),
 		cmocka_unit_test(what_a_caller_can_get_wrong_is_found_at_once),
 		cmocka_unit_test(counting_a_prompt_gives_the_length_that_a_turn_has),
 		cmocka_unit_test(two_turns_at_once_do_not_mix),
+		cmocka_unit_test(what_the_engine_refuses_ends_the_turn_with_its_error),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
