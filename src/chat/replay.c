@@ -372,15 +372,15 @@ void replay_stats(struct replay *r, struct replay_stats *out)
 /* 128 bits that nobody can guess.  A system without its random source still gets names that do not repeat. */
 static void random_hex(char out[33])
 {
-	static _Atomic uint64_t counter;
 	struct {
-		struct timespec now;
-		uint64_t pid, count;
-	} seed = {.pid = (uint64_t)getpid(), .count = ++counter};
+		struct timespec now, up;
+		uint64_t pid, thread;
+	} seed = {.pid = (uint64_t)getpid(), .thread = (uint64_t)(uintptr_t)out};
 	struct hash128 h;
 
 	if (getentropy(&h, sizeof h) != 0) {
 		clock_gettime(CLOCK_REALTIME, &seed.now);
+		clock_gettime(CLOCK_MONOTONIC, &seed.up);
 		h = hash128(&seed, sizeof seed);
 	}
 	snprintf(out, 33, "%016llx%016llx", (unsigned long long)h.high, (unsigned long long)h.low);

@@ -116,11 +116,12 @@ static void note_numbers(const struct chat *c)
 {
 	const struct generate_result *r = &c->result;
 	double seconds = r->answer_seconds > 1e-9 ? r->answer_seconds : 1e-9;
+	size_t n = r->ids.n - r->n_given;
 
 	if (!term_out_tty() || !term_err_tty())
 		return;
-	term_note("%s%zu tokens, %.1f tokens/s", r->cancelled ? "stopped: " : "", r->ids.n,
-		  (double)r->ids.n / seconds);
+	term_note("%s%zu token%s, %.1f tokens/s", r->cancelled ? "stopped: " : "", n, n == 1 ? "" : "s",
+		  (double)n / seconds);
 	if (r->full)
 		term_note("the context of %d tokens is full: /new begins a new conversation, "
 			  "/undo takes back the last exchange",
@@ -326,9 +327,9 @@ void chat_entered(struct chat *c, const struct chatlog_info *info, bool read)
 
 	if ((read && info->tokens) || !read)
 		c->prompt.render.thinking = now->thinking;
+	if (term_in_tty() && now->name[0])
+		term_note("%s:", now->name);
 	show_last(c);
-	if (!term_err_tty() && !read)
-		return;
 	if (read && info->damaged)
 		term_note("its file is damaged: what is behind the damage is left out, the file is kept as %s.chat.damaged",
 			  now->id);

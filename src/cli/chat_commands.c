@@ -81,8 +81,8 @@ static void stats(struct chat *c, const char *argument)
 	}
 	term_note("last prompt: %d tokens, %d known, %d read at %.1f tokens/s", (int)r->prompt_tokens,
 		  (int)r->reused, (int)read, read / (r->prompt_seconds > 1e-9 ? r->prompt_seconds : 1e-9));
-	term_note("last answer: %zu tokens at %.1f tokens/s (%s); seed %llu", r->ids.n,
-		  (double)r->ids.n / (r->answer_seconds > 1e-9 ? r->answer_seconds : 1e-9),
+	term_note("last answer: %zu tokens at %.1f tokens/s (%s); seed %llu", r->ids.n - r->n_given,
+		  (double)(r->ids.n - r->n_given) / (r->answer_seconds > 1e-9 ? r->answer_seconds : 1e-9),
 		  r->full ? "context full" : finish_name(r), (unsigned long long)c->sampler.p.seed);
 }
 

@@ -62,7 +62,7 @@ static void show_entry(const struct chat *c, const struct talk_entry *e, int num
 	else if (e->info.name[0])
 		snprintf(title, sizeof title, "%s: %s", e->info.name, e->info.title);
 	else
-		snprintf(title, sizeof title, "%s", e->info.title);
+		snprintf(title, sizeof title, "%s", e->info.turns ? e->info.title : "(empty)");
 	format_age(age, sizeof age, e->age);
 	shorten(text, sizeof text, title, width < 16 ? 16 : width > 100 ? 100 : (size_t)width);
 	term_note("%3d%c %s %4zu turn%s %7s ago", number, now ? '*' : ' ', text, e->info.turns,

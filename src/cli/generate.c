@@ -96,7 +96,7 @@ enum status generate(const struct generate_request *q, struct generate_result *r
 	double t0 = clock_seconds(), t1;
 	enum status st = OK;
 
-	*r = (struct generate_result){.prompt_tokens = (int32_t)q->prompt->n};
+	*r = (struct generate_result){.prompt_tokens = (int32_t)q->prompt->n, .n_given = q->n_given};
 	TRY(pieces_init(&g.pieces, &o, err));
 	token_append(&r->ids, q->given, q->n_given);
 	session_set_cancel(q->session, cli_interrupt_flag());

@@ -30,6 +30,7 @@ struct generate_result {
 	enum finish finish;
 	bool cancelled;			/* by Ctrl-C; nothing was sampled when it came while reading the prompt */
 	bool full;			/* the context had no room for more */
+	size_t n_given;			/* of ids */
 	int32_t prompt_tokens, reused;	/* reused: tokens of the prompt that the session had read before */
 	double prompt_seconds, answer_seconds;
 };

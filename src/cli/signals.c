@@ -64,7 +64,7 @@ bool cli_interrupted(void)
 
 void cli_clear_interrupted(void)
 {
-	interrupted = 0;
+	interrupted = ending;	/* a request to end is not taken back */
 }
 
 const volatile int *cli_interrupt_flag(void)

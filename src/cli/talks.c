@@ -106,6 +106,19 @@ static bool has_question(const struct conversation *c)
 	return false;
 }
 
+/* Nothing was said in it, and it has no name: it goes, its file too. */
+static void forget_empty(struct talks *t, struct talk *talk)
+{
+	char path[PLACE_SIZE];
+	bool file = talk->log && !talk->name[0] && path_of(t, talk->id, path);
+
+	if (has_question(talk->conversation) && talk->log)
+		return;
+	forget(t, talk);
+	if (file)
+		unlink(path);
+}
+
 /* Makes `talk` the current one.  What is left behind stays open if anything was said and can be found again. */
 static void go_to(struct talks *t, struct talk *talk)
 {
@@ -120,8 +133,8 @@ static void go_to(struct talks *t, struct talk *talk)
 	talk->used = ++t->clock;
 	t->open[t->n++] = talk;
 	t->now = talk;
-	if (left && (!left->log || !has_question(left->conversation)))
-		forget(t, left);
+	if (left)
+		forget_empty(t, left);
 }
 
 enum status talks_begin(struct talks *t, struct conversation *fresh, struct err *err)
@@ -149,8 +162,8 @@ enum status talks_enter(struct talks *t, const char *id, struct chatlog_info *in
 			continue;
 		t->now = t->open[i];
 		t->now->used = ++t->clock;
-		if (left && left != t->now && (!left->log || !has_question(left->conversation)))
-			forget(t, left);
+		if (left && left != t->now)
+			forget_empty(t, left);
 		return OK;
 	}
 	if (!path_of(t, id, path))

@@ -3,7 +3,8 @@
  * An open conversation has its messages, its file and, as long as there is room, a session: what the engine has read of
  * it.  Switching to one moves a pointer; going on then reads nothing but the new question.  Sessions share what they
  * have in common.  When the engine runs out of blocks, the sessions not used for longest are let go: their
- * conversations are read again from the prefix tree (or the disk) when they go on.
+ * conversations are read again from the prefix tree (or the disk) when they go on.  A session's tail, some megabytes, is
+ * beside the engine's memory plan.
  * Files are src/chat/chatlog.h's: NAME.chat, NAME being date, time and four digits. */
 #ifndef DS4_CLI_TALKS_H
 #define DS4_CLI_TALKS_H

@@ -437,9 +437,9 @@ static __device__ inline void piece_scores(struct attend_room *r, const float *q
 	const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, t = lane % 4, m0 = warp % 2 * 16, n0 = warp / 2 * 8;
 	const float *q0 = q + (size_t)min(m0 + g, live - 1) * GEOM_HEAD, *q1 = q + (size_t)min(m0 + g + 8, live - 1) * GEOM_HEAD;
 	const __half *b = r->tile + (n0 + g) * LD + t * 8;
-	float c[4] = {0, 0, 0, 0}, s0 = 0, s1 = 0;
+	float c[4] = {0, 0, 0, 0}, e[4] = {0, 0, 0, 0}, s0 = 0, s1 = 0;
 
-#pragma unroll 1
+#pragma unroll 2
 	for (int k = 0; k < GEOM_HEAD; k += 32) {
 		const uint4 v = *(const uint4 *)(b + k);
 		float x[8], y[8];
@@ -459,8 +459,8 @@ static __device__ inline void piece_scores(struct attend_room *r, const float *q
 
 		mma16816(c, ah, v.x, v.y);
 		mma16816(c, bh, v.z, v.w);
-		mma16816(c, al, v.x, v.y);
-		mma16816(c, bl, v.z, v.w);
+		mma16816(e, al, v.x, v.y);
+		mma16816(e, bl, v.z, v.w);
 	}
 	for (int o = 1; o < 4; o *= 2) {
 		s0 += __shfl_xor_sync(~0u, s0, o);
@@ -470,10 +470,10 @@ static __device__ inline void piece_scores(struct attend_room *r, const float *q
 	s1 = 0.04419417382415922f / sqrtf(s1 / GEOM_HEAD + 1e-6f);
 	float *to = r->score + (m0 + g) * (PIECE + 4) + n0 + 2 * t;
 
-	to[0] = c[0] * s0;
-	to[1] = c[1] * s0;
-	to[8 * (PIECE + 4)] = c[2] * s1;
-	to[8 * (PIECE + 4) + 1] = c[3] * s1;
+	to[0] = (c[0] + e[0]) * s0;
+	to[1] = (c[1] + e[1]) * s0;
+	to[8 * (PIECE + 4)] = (c[2] + e[2]) * s1;
+	to[8 * (PIECE + 4) + 1] = (c[3] + e[3]) * s1;
 }
 
 /* Grid: pieces, groups of 32 heads, rows. */

@@ -19,13 +19,13 @@
 
 static const int WARP = 32, REC_P = 8, REC_I = 10, SLOTS = 12;
 
-/* A weight on the device, split into planes, and within 256 elements ordered for the tensor cores: lane t of four holds the
- * 8 elements (a chunk) 8 t .. 8 t + 7 of each group of 32.
+/* A weight on the device, split into planes, in the order in which the tensor cores' fragments are read: 16 rows stand
+ * together (block_at), and lane t of four holds the 8 elements (a chunk) 8 t .. 8 t + 7 of each group of 32.
  *   F32, F16, BF16, I32, Q4_K   a: the bytes of the file
- *   Q8_0      a: int8 [rows, stride / 64, t, 2 groups, 8]        b: half [rows, stride / 32]; stride: zeros behind `in`
- *   IQ2_XXS   a: [rows, in / 256, t, 16]: 8 codes, 8 sign bytes   b: [rows, in / 256, 8]: half, 0, 8 nibbles
- *   Q2_K      a: [rows, in / 256, t, 2 halves, 8]                b: scale_min [rows, in / 256, 2 sixteens, 8 groups]
- *             c: half2 (d, dmin) [rows, in / 256]
+ *   Q8_0      blocks of 64   a: [block, t, 2 groups, 8]            b: half [block, 2]; stride: zeros behind `in`
+ *   IQ2_XXS   blocks of 256  a: [block, t, 16]: 8 codes, 8 sign bytes   b: [block, 8]: half, 0, 8 nibbles
+ *   Q2_K      blocks of 256  a: [block, t, 2 halves, 8]            b: scale_min [block, 2 sixteens, 8 groups]
+ *             c: half2 (d, dmin) [block]
  * f: small weights of any plain type again, as F32 (weight_at). */
 struct dw {
 	const uint8_t *a, *b, *c;
@@ -85,6 +85,12 @@ static __host__ __device__ inline int place_of(int k)
 	return (k & ~63) + k % 32 / 8 * 16 + k / 32 % 2 * 8 + k % 8;
 }
 
+/* Block i of a row of n: 16 rows' blocks follow each other. */
+static __host__ __device__ inline size_t block_at(size_t row, int n, int i)
+{
+	return ((row >> 4) * n + i) * 16 + (row & 15);
+}
+
 static const int SMALL_WEIGHT = 1 << 17;
 
 static __host__ __device__ inline int up256(int n)
@@ -106,8 +112,8 @@ struct eng {
 	int32_t matvec_rows;	/* steps up to this many rows use the vector kernels */
 	int32_t grown;		/* scratch memory moved: recorded graphs are stale */
 	int32_t overlap;	/* a kernel may start before the one in front of it has ended; see follow() */
-	int32_t sms, wgmma;
-	int32_t fetch;		/* kernels that wait ask for their weights meanwhile */
+	int32_t sms, wgmma, wide;	/* wide: blocks from which on the wide matrix kernel runs */
+	int32_t fill;		/* blocks on a multiprocessor that products of few rows aim at */
 };
 
 struct few_product;

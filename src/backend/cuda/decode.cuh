@@ -86,12 +86,13 @@ static __host__ __device__ inline bool rounds(int type)
 
 static __device__ inline float decode1(const struct dw &w, size_t row, int k)
 {
-	size_t sb = row * (w.stride / 256) + k / 256;
+	size_t sb = w.type == DTYPE_Q4_K ? row * (w.stride / 256) + k / 256 : block_at(row, w.stride / 256, k / 256);
 	int at = k % 32 / 8 * 16, group = k % 256 / 32, j = k % 8;
 
-	if (w.type == DTYPE_Q8_0)
-		return half_bits(((const uint16_t *)w.b)[row * (w.stride / 32) + k / 32]) *
-		       (float)(int8_t)w.a[row * w.stride + place_of(k)];
+	if (w.type == DTYPE_Q8_0) {
+		sb = block_at(row, w.stride / 64, k / 64);
+		return half_bits(((const uint16_t *)w.b)[sb * 2 + group % 2]) * (float)(int8_t)w.a[sb * 64 + place_of(k % 64)];
+	}
 	if (w.type == DTYPE_IQ2_XXS) {
 		float g = iq2_grid[w.a[sb * 64 + at + group]][j];
 
@@ -118,14 +119,15 @@ static __device__ inline float decode1(const struct dw &w, size_t row, int k)
 
 /* ------------------------------------------------------------------ 32 of 64 weights in f16 */
 
-/* The codebook as halves of magnitude / 64, eight to an entry; all threads of the block. */
-static __device__ inline void load_half_grid(uint4 *grid)
+/* The codebook as halves of magnitude / 64, eight to an entry, `copies` of each side by side; all threads of the block. */
+static __device__ inline void load_half_grid(uint4 *grid, int copies)
 {
-	for (int i = threadIdx.x; i < 256; i += blockDim.x) {
+	for (int i = threadIdx.x; i < 256 * copies; i += blockDim.x) {
+		const uint8_t *g = iq2_grid[i / copies];
 		uint32_t w[4];
 
 		for (int j = 0; j < 4; j++)
-			w[j] = word_of(__floats2half2_rn(iq2_grid[i][2 * j] / 64.f, iq2_grid[i][2 * j + 1] / 64.f));
+			w[j] = word_of(__floats2half2_rn(g[2 * j] / 64.f, g[2 * j + 1] / 64.f));
 		grid[i] = make_uint4(w[0], w[1], w[2], w[3]);
 	}
 	__syncthreads();
@@ -148,14 +150,15 @@ template <int T> static __device__ inline int piece_at(int part, int i)
 /* Loads step p; steps come in order.  Elements from w.in on are zeros or unused. */
 template <int T> static __device__ inline void strip_load(struct strip *r, const struct dw &w, size_t row, int p, int part)
 {
-	size_t sb = row * (w.stride / 256) + p / 4;
+	size_t sb = T == DTYPE_Q4_K ? row * (w.stride / 256) + p / 4 : block_at(row, w.stride / 256, p / 4);
 
 	if (T == DTYPE_Q8_0) {
-		const uint8_t *at = w.a + row * w.stride + p * 64 + part * 32;
+		const size_t n = block_at(row, w.stride / 64, p);
+		const uint8_t *at = w.a + n * 64 + part * 32;
 
 		r->v[0] = *(const uint4 *)at;
 		r->v[1] = *(const uint4 *)(at + 16);
-		r->d = ((const uint32_t *)w.b)[(row * w.stride + p * 64) / 64];
+		r->d = ((const uint32_t *)w.b)[n];
 	} else if (T == DTYPE_IQ2_XXS) {
 		if (p % 4)
 			return;
@@ -197,7 +200,7 @@ static __device__ inline void bytes4(uint32_t u, __half2 zero, __half2 out[2])
 /* Piece i of step p: 8 halves.  The formats of large matrices are expanded in f16 arithmetic: small integers are exact there
  * (1024 + n is a bit pattern), the factor of a group is rounded once and the product once more.  grid: load_half_grid's;
  * factors of IQ2_XXS are 64 times larger for it, which also keeps them out of the subnormals. */
-template <int T>
+template <int T, int COPIES = 1>
 static __device__ inline uint4 strip_piece(const struct strip &r, const struct dw &w, size_t row, int p, int part, int i,
 					   const uint4 *grid)
 {
@@ -216,7 +219,7 @@ static __device__ inline uint4 strip_piece(const struct strip &r, const struct d
 		const int shift = 16 * (p & 1) + 8 * (i / 2), group = 2 * (p & 3) + i / 2;
 		const uint32_t code = (p & 2 ? v.y : v.x) >> shift & 255, s = (p & 2 ? v.w : v.z) >> shift & 255;
 		const __half2 d = both(half_bits((uint16_t)r.d) * (0.5f + (float)(r.s[0] >> 4 * group & 15)) * 16);
-		const uint4 g = grid[code];
+		const uint4 g = grid[code * COPIES];
 
 		/* s * c has sign 2 j in bit 15 and sign 2 j + 1 in bit 31: the copies of s do not meet */
 		h[0] = __hmul2(pair_of(g.x ^ (s * 0x40008000u & 0x80008000u)), d);

@@ -6,7 +6,7 @@
  *       superblock, and their sums are added in their order; KS depends on the length alone, so a row's bits do too.
  *       Experts: pairs (row, choice) of one expert are an item of up to 8 rows; blocks take items.  The hidden values leave as
  *       int8, ready for the second half, whose results stay apart for each pair: who reads them adds them (gather).
- *       Kernels may start before the one in front has ended (follow()): they fetch weights meanwhile.
+ *       Kernels may start before the one in front has ended (follow()): they load their first weights meanwhile.
  * Careful
  *       - The gate weight is multiplied before the hidden values are rounded.
  *       - A group of 32 hidden values is rounded by the warp that has all of it: blocks make 32 outputs at a time there. */
@@ -27,7 +27,7 @@ struct task {
 
 struct tasks {
 	int32_t block0[MAX_TASKS];	/* side by side: what a kernel reads of its arguments comes from memory first */
-	int32_t rows, fetch;
+	int32_t rows;
 	struct task task[MAX_TASKS];
 };
 
@@ -49,82 +49,62 @@ struct strip_job {
 	int o0, end, tiles;
 };
 
-/* Asks for the block's weights to come to the second-level cache. */
-static __device__ inline void fetch_strip(const struct strip_job &j, int type)
-{
-	const int rows = j.w2 ? j.tiles * 8 : j.tiles * 16;
-	const uint32_t bytes = type == DTYPE_Q8_0 ? j.w->stride : type == DTYPE_F16 ? j.w->in * 2 : 0;
-
-#pragma unroll 1
-	for (int i = threadIdx.x; i < rows * (j.w2 ? 2 : 1); i += THREADS) {
-		const struct dw *w = i < rows ? j.w : j.w2;
-		size_t row = j.base + j.o0 + i % rows;
-
-		if (bytes && j.o0 + i % rows < j.end)
-			fetch_l2(w->a + row * bytes, bytes);
-	}
-}
-
 /* The block's sums to red[tile][ks][MODE][16].  before(): called when the first weights are under way; afterwards x, x_row and
- * n are read.  ring: ring_bytes<T>().  All threads come; the caller puts a barrier behind. */
+ * n are read.  All threads come; the caller puts a barrier behind. */
 template <int T, int MODE, class Before>
-static __device__ inline void run_tiles(float *red, uint4 *ring, const struct strip_job &j, const struct vec_x &x, const int *x_row,
-					const int *n, const uint2 *grid, Before before)
+static __device__ inline void run_tiles(float *red, const struct strip_job &j, const struct vec_x &x, const int *x_row, const int *n,
+					const uint2 *grid, Before before)
 {
 	typedef struct unit<T> U;
 	const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, sbs = j.w->stride >> 8, log = split_log(j.w->stride);
 	const int ks = 1 << log, teams = WARPS >> log, team = warp >> log, k = warp & (ks - 1), per = ((sbs - k + ks - 1) >> log) * U::PER;
 	const int units = team < j.tiles ? ((j.tiles - team + teams - 1) >> (3 - log)) * per : 0, half = j.w2 ? j.tiles / 2 : j.tiles;
-	int tile = team, s = 0, next_tile = team, next_s = 0, begun = 0;
-	uint4 *const ring_end = ring + U::STAGES * U::PIECES * RING, *at, *next_at;
+	int tile = team, s = 0, next_tile = team, next_s = 0;
+	uint4 buf[U::DEPTH][U::PIECES];
 	struct sums<MODE> acc = {};
 
-	at = next_at = ring + threadIdx.x;
-	auto fetch = [&] {
-		if (begun < units) {
-			const int o = j.o0 + (next_tile < half ? next_tile : next_tile - half) * 16 + g;
-			const size_t row[2] = {j.base + min(o, j.end - 1), j.base + min(o + 8, j.end - 1)};
+	auto load = [&](uint4 *to) {
+		const int o = j.o0 + (next_tile < half ? next_tile : next_tile - half) * 16 + g;
+		const size_t row[2] = {j.base + min(o, j.end - 1), j.base + min(o + 8, j.end - 1)};
 
-			fetch_unit<T>(next_at, next_tile < half ? *j.w : *j.w2, row,
-				      k + ks * (next_s / U::PER), next_s % U::PER);
-			if (++next_s == per) {
-				next_s = 0;
-				next_tile += teams;
-			}
+		load_unit<T>(to, next_tile < half ? *j.w : *j.w2, row, k + ks * (next_s / U::PER), next_s % U::PER);
+		if (++next_s == per) {
+			next_s = 0;
+			next_tile += teams;
 		}
-		begun++;
-		next_at += U::PIECES * RING;
-		next_at = next_at >= ring_end ? ring + threadIdx.x : next_at;
-		copies_commit();
 	};
-#pragma unroll 1
-	for (int i = 0; i < U::STAGES - 1; i++)
-		fetch();
+#pragma unroll
+	for (int i = 0; i < U::DEPTH; i++)
+		if (i < units)
+			load(buf[i]);
 	before();
 	touch_rows(x, x_row, *n, T);
 	const struct lane_rows<MODE> rows = rows_of_lane<MODE>(x_row, *n);
 
 #pragma unroll 1
-	for (int u = 0; u < units; u++) {
-		copies_but<U::STAGES - 2>();
-		fetch();	/* to where unit u - 1 was */
-		multiply<T, MODE>(&acc, at, x, rows, k + ks * (s / U::PER), s % U::PER, grid);
-		at += U::PIECES * RING;
-		at = at >= ring_end ? ring + threadIdx.x : at;
-		if (++s < per)
-			continue;
-		float *to = red + (size_t)(tile * ks + k) * MODE * 16;
+	for (int u = 0; u < units; u += U::DEPTH) {
+#pragma unroll
+		for (int i = 0; i < U::DEPTH; i++) {
+			if (u + i >= units)
+				break;
+			multiply<T, MODE>(&acc, buf[i], x, rows, k + ks * (s / U::PER), s % U::PER, grid);
+			if (u + i + U::DEPTH < units)
+				load(buf[i]);
+			if (++s < per)
+				continue;
+			float *to = red + (size_t)(tile * ks + k) * MODE * 16;
 
 #pragma unroll
-		for (int p = 0; p < shape_of<MODE>::PIECES; p++)
+			for (int p = 0; p < shape_of<MODE>::PIECES; p++)
 #pragma unroll
-			for (int c = 0; c < shape_of<MODE>::COLS; c++) {
-				to[row_of_sum<MODE>(p, c) * 16 + g] = acc.v[p][0][c];
-				to[row_of_sum<MODE>(p, c) * 16 + g + 8] = acc.v[p][1][c];
-			}
-		acc = {};
-		s = 0;
-		tile += teams;
+				for (int c = 0; c < shape_of<MODE>::COLS; c++) {
+					to[row_of_sum<MODE>(p, c) * 16 + g] = acc.v[p][0][c];
+					to[row_of_sum<MODE>(p, c) * 16 + g + 8] = acc.v[p][1][c];
+				}
+			acc = {};
+			s = 0;
+			tile += teams;
+		}
 	}
 }
 
@@ -170,7 +150,6 @@ template <int MODE, int TA, int TB> static __global__ void __launch_bounds__(THR
 	const int b = blockIdx.x - all.block0[i], group = t.groups > 1 ? b / t.per_group : 0, out = t.out, ks = split_of(t.w.stride);
 	struct strip_job j = {&t.w, NULL, (size_t)group * out, (b - group * t.per_group) * t.tiles * 16, out, t.tiles};
 	uint2 *grid = (uint2 *)(red + (size_t)t.tiles * ks * MODE * 16);
-	uint4 *ring = (uint4 *)(grid + (TA == DTYPE_IQ2_XXS ? 256 * GRID_COPIES : 0));
 
 	if (TA == DTYPE_IQ2_XXS && t.w.type == DTYPE_IQ2_XXS)
 		load_grid_copies(grid);
@@ -178,16 +157,14 @@ template <int MODE, int TA, int TB> static __global__ void __launch_bounds__(THR
 		n = min(MODE, all.rows - t0);
 	if ((int)threadIdx.x < MODE)
 		x_row[threadIdx.x] = (t0 + threadIdx.x) * t.groups + group;
-	if (all.fetch)
-		fetch_strip(j, t.w.type);
 	auto before = [] {
 		__syncthreads();
 		follow_wait();
 	};
 	if (t.w.type == TA)
-		run_tiles<TA, MODE>(red, ring, j, t.x, x_row, &n, grid, before);
+		run_tiles<TA, MODE>(red, j, t.x, x_row, &n, grid, before);
 	else if constexpr (TB != NO_TYPE)
-		run_tiles<TB, MODE>(red, ring, j, t.x, x_row, &n, grid, before);
+		run_tiles<TB, MODE>(red, j, t.x, x_row, &n, grid, before);
 	__syncthreads();
 #pragma unroll 1
 	for (int row = 0; row < n; row++)
@@ -242,20 +219,10 @@ template <int TA, int TB> static void launch_mode(struct eng *e, const struct ta
 	}
 }
 
-/* Shared memory beside the sums: codebook and ring. */
+/* Shared memory beside the sums: the codebook. */
 static size_t few_room(int type)
 {
-	switch (type) {
-	case DTYPE_Q8_0:
-		return ring_bytes<DTYPE_Q8_0>();
-	case DTYPE_F16:
-		return ring_bytes<DTYPE_F16>();
-	case DTYPE_Q2_K:
-		return ring_bytes<DTYPE_Q2_K>();
-	case DTYPE_Q4_K:
-		return ring_bytes<DTYPE_Q4_K>();
-	}
-	return ring_bytes<DTYPE_IQ2_XXS>() + 256 * GRID_COPIES * 8;
+	return type == DTYPE_IQ2_XXS ? 256 * GRID_COPIES * 8 : 0;
 }
 
 bool few_type(int type)
@@ -288,7 +255,7 @@ static void few_launch(struct eng *e, const struct few_product *p, int n, int ro
 		t->q_stride = p[i].q_stride;
 		t->groups = p[i].groups;
 		t->out = out;
-		t->tiles = max(teams, div_up(div_up(pieces, 2 * e->sms), teams) * teams);
+		t->tiles = max(teams, div_up(div_up(pieces, e->fill * e->sms), teams) * teams);
 		t->tiles = min(t->tiles, max(teams, room / teams * teams));
 		if (p[i].q)
 			t->tiles = max(2, t->tiles / 2 * 2);
@@ -302,7 +269,6 @@ static void few_launch(struct eng *e, const struct few_product *p, int n, int ro
 	for (int i = n; i < MAX_TASKS; i++)
 		all.block0[i] = INT32_MAX;
 	all.rows = rows;
-	all.fetch = e->fetch;
 	dim3 grid(blocks, div_up(rows, mode));
 
 	switch (p[0].w->type) {
@@ -556,7 +522,6 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	const struct dw &g = shared ? f.shared[0] : f.w[0], &u = shared ? f.shared[1] : f.w[1];
 	const int ks = split_of(g.stride);
 	uint2 *grid = (uint2 *)(red + (size_t)4 * ks * MODE * 16);
-	uint4 *ring = (uint4 *)(grid + (T == DTYPE_IQ2_XXS ? 256 * GRID_COPIES : 0));
 	struct strip_job j = {&g, &u, 0, (int)blockIdx.x * 32, g.out, 4};
 
 	follow_lead();
@@ -565,8 +530,6 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	if (T == DTYPE_IQ2_XXS && g.type == T)
 		load_grid_copies(grid);
 	if (shared) {
-		if (f.fetch)
-			fetch_strip(j, g.type);
 		find_item(&b, f, blockIdx.y, MODE);
 	} else {
 		follow_wait();
@@ -581,9 +544,9 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	const struct vec_x &x = shared ? f.x_shared : f.x;
 
 	if (g.type == T)
-		run_tiles<T, MODE>(red, ring, j, x, b.x_row, &b.n, grid, before);
+		run_tiles<T, MODE>(red, j, x, b.x_row, &b.n, grid, before);
 	else
-		run_tiles<TS, MODE>(red, ring, j, x, b.x_row, &b.n, grid, before);
+		run_tiles<TS, MODE>(red, j, x, b.x_row, &b.n, grid, before);
 	__syncthreads();
 #pragma unroll 1
 	for (int row = threadIdx.x / WARP; row < b.n; row += WARPS) {
@@ -608,15 +571,12 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	const struct dw &w = shared ? f.shared[2] : f.w[2];
 	const int ks = split_of(w.stride);
 	uint2 *grid = (uint2 *)(red + (size_t)f.tiles * ks * MODE * 16);
-	uint4 *ring = (uint4 *)(grid + (T == DTYPE_IQ2_XXS ? 256 * GRID_COPIES : 0));
 	struct strip_job j = {&w, NULL, 0, (int)blockIdx.x * f.tiles * 16, w.out, f.tiles};
 
 	follow_lead();
 	if (T == DTYPE_IQ2_XXS && w.type == T)
 		load_grid_copies(grid);
 	if (shared) {
-		if (f.fetch)
-			fetch_strip(j, w.type);
 		find_item(&b, f, blockIdx.y, MODE);
 	} else {	/* the list is older than the kernel in front: but only its end says that the list's end has been seen */
 		follow_wait();
@@ -635,9 +595,9 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	x.width = w.in;
 	x.stride = f.q_stride;
 	if (w.type == T)
-		run_tiles<T, MODE>(red, ring, j, x, b.to_row, &b.n, grid, before);
+		run_tiles<T, MODE>(red, j, x, b.to_row, &b.n, grid, before);
 	else
-		run_tiles<TS, MODE>(red, ring, j, x, b.to_row, &b.n, grid, before);
+		run_tiles<TS, MODE>(red, j, x, b.to_row, &b.n, grid, before);
 	__syncthreads();
 #pragma unroll 1
 	for (int c = threadIdx.x; c < b.n * 32; c += THREADS) {	/* two tiles */
@@ -652,8 +612,7 @@ template <int MODE, int T, int TS> static void launch_ffn(struct eng *e, const s
 {
 	const int ks = split_of(f->w[down ? 2 : 0].stride), kss = split_of(f->shared[down ? 2 : 0].stride);
 	const int items = (f->idx_items ? f->idx_items : 0) + f->shared_items, out = f->w[down ? 2 : 0].out;
-	const size_t smem = (size_t)(down ? f->tiles : 4) * max(ks, kss) * MODE * 64 +
-			    max(few_room(T), (T == DTYPE_IQ2_XXS ? 256 * GRID_COPIES * 8 : 0) + few_room(TS));
+	const size_t smem = (size_t)(down ? f->tiles : 4) * max(ks, kss) * MODE * 64 + few_room(T);
 
 	if (down) {
 		ALLOW((down_kernel<MODE, T, TS>), smem);
@@ -720,7 +679,6 @@ bool few_ffn(struct eng *e, struct ffn *f, const float *x)
 	f->d = (float *)eng_scratch(e, S_HIDDEN2, all * (f->q_stride / 32) * 4);
 	f->part = (float *)eng_scratch(e, S_DOWN, all * out * 4);
 	f->tiles = 2;
-	f->fetch = e->fetch;
 	if (!f->q || !f->d || !f->part || !vec_form(e, &f->x, x, f->w[0].in, f->rows, f->w[0].type))
 		return false;
 	f->x_shared = f->x;

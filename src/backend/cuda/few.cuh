@@ -1,7 +1,7 @@
 /* few.cuh - products of few rows: 16 weight rows against up to 32 activation rows on the int8 tensor cores.
  *
- * What  fetch_unit() begins to copy the bytes of 16 weight rows over a few elements to shared memory, multiply() adds their
- *       products with the activations to sums in registers.
+ * What  load_unit() loads the bytes of 16 weight rows over a few elements, multiply() adds their products with the activations
+ *       to sums in registers.
  * Why   A step of few rows is bound by the bytes of the weights.  The tensor cores make the product of a byte with 8 rows as
  *       cheap as with one, and leave the instruction slots to loads and to the expansion of block formats.
  * How   mma.m16n8k32: weights are the 16 x 32 operand, lane (g, t) has rows g and g + 8 and chunk t of each group of 32; the
@@ -122,70 +122,75 @@ static __device__ inline void touch_rows(const struct vec_x &x, const int *x_row
 
 /* ------------------------------------------------------------------ formats */
 
-/* A unit is 16 weight rows over some elements.  Each lane copies its share in the background to pieces of 16 bytes in shared
- * memory that are its own, STAGES units ahead, so nothing but the copy's end has to be waited for, and the loop has one copy of
- * the code: kernels run once a layer, and their code comes from memory too. */
+/* A unit is 16 weight rows over some elements: PIECES times 16 bytes a lane, held in registers, DEPTH units ahead. */
 template <int T> struct unit;
 
 template <> struct unit<DTYPE_Q8_0> {	/* 64 elements: row g, row g + 8, scales */
-	static const int PER = 4, PIECES = 3, STAGES = 5;
+	static const int PER = 4, PIECES = 3, DEPTH = 5;
 };
 
 template <> struct unit<DTYPE_F16> {	/* 64 elements: row g, 0..31 and 32..63, then row g + 8 */
-	static const int PER = 4, PIECES = 4, STAGES = 4;
+	static const int PER = 4, PIECES = 4, DEPTH = 3;
 };
 
 template <> struct unit<DTYPE_IQ2_XXS> {	/* 256: rows, factors */
-	static const int PER = 1, PIECES = 3, STAGES = 4;
+	static const int PER = 1, PIECES = 3, DEPTH = 3;
 };
 
 template <> struct unit<DTYPE_Q2_K> {	/* 256: rows, scales, factors */
-	static const int PER = 1, PIECES = 4, STAGES = 4;
+	static const int PER = 1, PIECES = 4, DEPTH = 2;
 };
 
 template <> struct unit<DTYPE_Q4_K> {	/* 256: heads, row g, row g + 8 */
-	static const int PER = 1, PIECES = 6, STAGES = 2;
+	static const int PER = 1, PIECES = 6, DEPTH = 1;
 };
 
-static const int RING = 256;	/* pieces of a block's threads stand side by side */
-
-template <int T> static __host__ __device__ inline int ring_bytes(void)
-{
-	return unit<T>::PIECES * unit<T>::STAGES * RING * 16;
-}
-
-/* Begins to copy part `sub` of superblock sb of rows row[0], row[1]; to: the lane's first piece. */
-template <int T> static __device__ inline void fetch_unit(uint4 *to, const struct dw &w, const size_t row[2], int sb, int sub)
+/* Loads part `sub` of superblock sb of rows row[0], row[1]. */
+template <int T> static __device__ inline void load_unit(uint4 *u, const struct dw &w, const size_t row[2], int sb, int sub)
 {
 	const int t = threadIdx.x % 4;
 
+	if constexpr (T == DTYPE_Q8_0) {
+		const size_t n0 = block_at(row[0], w.stride / 64, sb * 4 + sub), n1 = block_at(row[1], w.stride / 64, sb * 4 + sub);
+
+		u[0] = __ldcs((const uint4 *)(w.a + n0 * 64) + t);
+		u[1] = __ldcs((const uint4 *)(w.a + n1 * 64) + t);
+		u[2].x = ((const uint32_t *)w.b)[n0];
+		u[2].y = ((const uint32_t *)w.b)[n1];
+	} else if constexpr (T == DTYPE_F16) {
+		const int k = sb * 256 + sub * 64 + t * 8;
+
 #pragma unroll
-	for (int i = 0; i < 2; i++) {
-		const size_t n = row[i] * (w.stride / 256) + sb;
-
-		if constexpr (T == DTYPE_Q8_0) {
-			copy_piece<16>(to + i * RING, w.a + n * 256 + sub * 64 + t * 16);
-			copy_piece<4>((uint32_t *)(to + 2 * RING) + i, w.b + n * 16 + sub * 4);
-		} else if constexpr (T == DTYPE_F16) {
-			const int k = sb * 256 + sub * 64 + t * 8;
-			const uint8_t *from = w.a + (row[i] * w.in + k) * 2;
-
-			copy16(to + 2 * i * RING, k < w.in ? from : w.a, k < w.in);
-			copy16(to + (2 * i + 1) * RING, k + 32 < w.in ? from + 64 : w.a, k + 32 < w.in);
-		} else if constexpr (T == DTYPE_IQ2_XXS) {
-			copy_piece<16>(to + i * RING, w.a + n * 64 + t * 16);
-			copy_piece<8>((uint2 *)(to + 2 * RING) + i, w.b + n * 8);
-		} else if constexpr (T == DTYPE_Q2_K) {
-			copy_piece<16>(to + i * RING, w.a + n * 64 + t * 16);
-			copy_piece<8>((uint2 *)(to + 2 * RING) + i, w.b + n * 16 + t / 2 * 8);
-			copy_piece<4>((uint32_t *)(to + 3 * RING) + i, w.c + n * 4);
-		} else {
-			const uint8_t *from = w.a + n * 144;
-
-			copy_piece<16>(to + i * RING, from);
+		for (int i = 0; i < 2; i++)
 #pragma unroll
-			for (int j = 0; j < 4; j++)
-				copy_piece<8>((uint2 *)(to + (2 + 2 * i + j / 2) * RING) + j % 2, from + 16 + 32 * j + t * 8);
+			for (int j = 0; j < 2; j++)
+				u[2 * i + j] = k + 32 * j < w.in ? __ldcs((const uint4 *)(w.a + (row[i] * w.in + k + 32 * j) * 2))
+								 : make_uint4(0, 0, 0, 0);
+	} else if constexpr (T == DTYPE_IQ2_XXS || T == DTYPE_Q2_K) {
+		const size_t n0 = block_at(row[0], w.stride / 256, sb), n1 = block_at(row[1], w.stride / 256, sb);
+
+		u[0] = __ldcs((const uint4 *)(w.a + n0 * 64) + t);
+		u[1] = __ldcs((const uint4 *)(w.a + n1 * 64) + t);
+		uint2 s0 = T == DTYPE_Q2_K ? *((const uint2 *)(w.b + n0 * 16) + t / 2) : ((const uint2 *)w.b)[n0];
+		uint2 s1 = T == DTYPE_Q2_K ? *((const uint2 *)(w.b + n1 * 16) + t / 2) : ((const uint2 *)w.b)[n1];
+
+		u[2] = make_uint4(s0.x, s0.y, s1.x, s1.y);
+		if constexpr (T == DTYPE_Q2_K) {
+			u[3].x = ((const uint32_t *)w.c)[n0];
+			u[3].y = ((const uint32_t *)w.c)[n1];
+		}
+	} else {
+#pragma unroll
+		for (int i = 0; i < 2; i++) {
+			const uint8_t *from = w.a + (row[i] * (w.stride / 256) + sb) * 144;
+
+			u[i] = *(const uint4 *)from;
+#pragma unroll
+			for (int j = 0; j < 2; j++) {
+				uint2 a = *(const uint2 *)(from + 16 + 64 * j + t * 8), b = *(const uint2 *)(from + 48 + 64 * j + t * 8);
+
+				u[2 + 2 * i + j] = make_uint4(a.x, a.y, b.x, b.y);
+			}
 		}
 	}
 }
@@ -240,8 +245,8 @@ template <int MODE>
 static __device__ inline void multiply_q8(struct sums<MODE> *acc, const uint4 *u, const struct vec_x &x, const struct lane_rows<MODE> &r,
 					  int sb, int sub)
 {
-	const uint4 a = u[0], b = u[RING];
-	const uint2 d = *(const uint2 *)(u + 2 * RING);
+	const uint4 a = u[0], b = u[1];
+	const uint4 d = u[2];
 	struct feed8<MODE> f;
 
 	load_feed<MODE>(&f, x, r, sb, sub);
@@ -273,7 +278,7 @@ static __device__ inline void multiply_f16(struct sums<MODE> *acc, const uint4 *
 		}
 #pragma unroll
 		for (int j = 0; j < 2; j++) {
-			const uint4 a = u[j * RING], b = u[(2 + j) * RING];
+			const uint4 a = u[j], b = u[2 + j];
 			const uint32_t first[4] = {a.x, b.x, a.y, b.y}, second[4] = {a.z, b.z, a.w, b.w};
 			uint4 h = make_uint4(0, 0, 0, 0), low = make_uint4(0, 0, 0, 0);
 
@@ -298,13 +303,13 @@ template <int MODE>
 static __device__ inline void multiply_iq2(struct sums<MODE> *acc, const uint4 *u, const struct vec_x &x, const struct lane_rows<MODE> &r,
 					   int sb, const uint2 *grid)
 {
-	uint4 q[2] = {u[0], u[RING]};	/* codes in x, y, signs in z, w: two groups of each leave at the low end a turn */
-	const uint4 ds = u[2 * RING];
+	uint4 q[2] = {u[0], u[1]};	/* codes in x, y, signs in z, w: two groups of each leave at the low end a turn */
+	const uint4 ds = u[2];
 	uint32_t scale[2] = {ds.y, ds.w};
 	struct sums<MODE> part = {};
 
 	grid += threadIdx.x % GRID_COPIES;
-#pragma unroll 1
+#pragma unroll 2
 	for (int p = 0; p < 4; p++) {
 		struct feed8<MODE> f;
 
@@ -346,8 +351,8 @@ template <int MODE>
 static __device__ inline void multiply_q2(struct sums<MODE> *acc, const uint4 *u, const struct vec_x &x, const struct lane_rows<MODE> &r,
 					  int sb)
 {
-	uint4 q[2] = {u[0], u[RING]}, s = u[2 * RING];
-	const uint2 d = *(const uint2 *)(u + 3 * RING);
+	uint4 q[2] = {u[0], u[1]}, s = u[2];
+	const uint4 d = u[3];
 	struct sums<MODE> part = {}, less = {};
 
 #pragma unroll 1
@@ -391,11 +396,12 @@ template <int MODE>
 static __device__ inline void multiply_q4(struct sums<MODE> *acc, const uint4 *u, const struct vec_x &x, const struct lane_rows<MODE> &r,
 					  int sb)
 {
-	const uint4 head[2] = {u[0], u[RING]};
+	const uint4 head[2] = {u[0], u[1]};
 
 #pragma unroll 1
 	for (int p = 0; p < 4; p++) {
-		const uint2 q0 = ((const uint2 *)(u + (2 + p / 2) * RING))[p % 2], q1 = ((const uint2 *)(u + (4 + p / 2) * RING))[p % 2];
+		const uint4 w0 = p < 2 ? u[2] : u[3], w1 = p < 2 ? u[4] : u[5];
+		const uint2 q0 = p % 2 ? uint2{w0.z, w0.w} : uint2{w0.x, w0.y}, q1 = p % 2 ? uint2{w1.z, w1.w} : uint2{w1.x, w1.y};
 		struct feed8<MODE> f;
 
 		load_feed<MODE>(&f, x, r, sb, p);

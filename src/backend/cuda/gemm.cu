@@ -62,7 +62,7 @@ template <int T, int BM> static __global__ void __launch_bounds__(THREADS, 2) ge
 		count = t.z;
 	}
 	if (T == DTYPE_IQ2_XXS)
-		load_half_grid(grid);
+		load_half_grid(grid, 1);
 #pragma unroll
 	for (int i = 0; i < MI; i++) {
 		int m = tid / 8 + 32 * i;

@@ -52,12 +52,14 @@ static __global__ void split_kernel(struct dw d, const uint16_t *from, size_t fi
 		size_t n = first + i / 17, row = n / (d.in / 32);
 		int o = (int)(i % 17), group = (int)(n % (d.in / 32));
 
+		size_t at = block_at(row, d.stride / 64, group / 2);
+
 		if (o)
-			a[(row * d.stride + place_of(group * 32 + 2 * (o - 1))) / 2] = from[i];
+			a[(at * 64 + place_of(group % 2 * 32 + 2 * (o - 1))) / 2] = from[i];
 		else
-			b[row * (d.stride / 32) + group] = from[i];
+			b[at * 2 + group % 2] = from[i];
 	} else {
-		size_t n = first + i / 42;
+		size_t m = first + i / 42, n = block_at(m / (d.in / 256), d.in / 256, (int)(m % (d.in / 256)));
 		int o = (int)(i % 42), q = 2 * (o - 8);
 
 		if (o < 8) {	/* two sixteens of group o */
@@ -80,7 +82,7 @@ static __global__ void split_iq2_kernel(struct dw d, const uint16_t *from, size_
 
 	if (i >= pairs)
 		return;
-	size_t n = first + i / 4;
+	size_t m = first + i / 4, n = block_at(m / (d.in / 256), d.in / 256, (int)(m % (d.in / 256)));
 
 	from += i / 4 * 33;
 	if (i % 4 == 0)
@@ -225,7 +227,9 @@ enum status load_weight(struct loader *l, struct dw *d, const struct weight *w, 
 	const size_t elements = (size_t)w->in * rows;
 	const bool small = (w->type == DTYPE_F32 || w->type == DTYPE_F16 || w->type == DTYPE_BF16) && elements <= SMALL_WEIGHT;
 
-	planes(w->type, n, rows, (size_t)up256(w->in), bytes, size);
+	const size_t full = splits(w->type) ? (rows + 15) / 16 * 16 : rows;
+
+	planes(w->type, w->type == DTYPE_Q8_0 ? n : full * (n / rows), full, (size_t)up256(w->in), bytes, size);
 	st = cudaMalloc(&p, aligned(size[0]) + aligned(size[1]) + aligned(size[2]) + (small ? elements * 4 : 0) + 256);
 	if (st != cudaSuccess) {
 		cudaGetLastError();
@@ -238,8 +242,8 @@ enum status load_weight(struct loader *l, struct dw *d, const struct weight *w, 
 	float *wide = small ? (float *)(p + aligned(size[0]) + aligned(size[1]) + aligned(size[2])) : NULL;
 
 	*d = dw{p, p + aligned(size[0]), p + aligned(size[0]) + aligned(size[1]), wide, (int32_t)w->type, w->in, w->out, w->n, up256(w->in), 0};
-	if (w->type == DTYPE_Q8_0 && w->in % 256)
-		cudaMemsetAsync(p, 0, aligned(size[0]) + size[1], l->stream);
+	if (splits(w->type) && (w->in % 256 || rows % 16))
+		cudaMemsetAsync(p, 0, aligned(size[0]) + aligned(size[1]) + size[2], l->stream);
 	l->bytes += size[0] + size[1] + size[2];
 	if (bytes < SMALL)
 		st = send_small(l, d, (const uint8_t *)w->data, bytes);

@@ -52,14 +52,6 @@ static __device__ inline uint32_t sign_bytes(uint32_t v)
 	return r;
 }
 
-/* Asks for bytes to come to the second-level cache; from and bytes are multiples of 16. */
-static __device__ inline void fetch_l2(const void *from, uint32_t bytes)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-	asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(from), "r"(bytes) : "memory");
-#endif
-}
-
 /* Brings bytes to the first-level cache; all threads of the block.  Nothing waits: whoever reads them later meets them there
  * or on their way. */
 static __device__ inline void touch1(const void *from)

@@ -50,7 +50,7 @@ struct ffn {
 	const int32_t *n_items;
 	int8_t *q;			/* hidden values [pairs + rows, q_stride] */
 	float *d, *part;
-	int32_t rows, used, pairs, idx_items, shared_items, q_stride, tiles, fetch;
+	int32_t rows, used, pairs, idx_items, shared_items, q_stride, tiles;
 	float limit;
 };
 

@@ -81,10 +81,6 @@ static inline void touch1(const void *)
 {
 }
 
-static inline void fetch_l2(const void *, uint32_t)
-{
-}
-
 static inline void copy16(void *to, const void *from, bool valid)
 {
 	if (valid)

@@ -225,6 +225,25 @@ static void turns_are_saved_as_they_come_and_taken_back(void **state)
 	conversation_free(c);
 }
 
+static void an_answer_that_was_given_up_does_not_come_back(void **state)
+{
+	struct conversation *c = conversation_of("[{\"role\":\"user\",\"content\":\"q\"}]"), *back;
+	struct token_list ids = ids_of("given up");
+	struct chatlog *l = create();
+	struct chatlog_info info;
+
+	(void)state;
+	chatlog_begin(l, c, THINKING_OFF, ids.id, ids.n);
+	chatlog_save(l, c);
+	chatlog_close(l);
+	back = read_back(&info);
+	assert_int_equal(back->n, 1);
+	assert_false(info.cut_off);
+	token_list_clear(&ids);
+	conversation_free(back);
+	conversation_free(c);
+}
+
 static void an_answer_that_goes_on_replaces_its_beginning(void **state)
 {
 	struct conversation *c = conversation_of("[{\"role\":\"user\",\"content\":\"q\"}]"), *back;
@@ -595,6 +614,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(everything_comes_back, fresh),
 		cmocka_unit_test_setup(turns_are_saved_as_they_come_and_taken_back, fresh),
+		cmocka_unit_test_setup(an_answer_that_was_given_up_does_not_come_back, fresh),
 		cmocka_unit_test_setup(an_answer_that_goes_on_replaces_its_beginning, fresh),
 		cmocka_unit_test_setup(a_file_cut_at_any_byte_gives_what_was_whole_and_goes_on, fresh),
 		cmocka_unit_test_setup(an_answer_without_an_end_keeps_all_its_tokens, fresh),
