@@ -691,7 +691,8 @@ void build_finish(struct grammar *g)
 		g->node[i].needs = NEVER;
 	for (size_t i = 0; i < g->n_alt; i++)
 		g->alt[i].needs = NEVER;
-	while (changed) {
+	/* A need of n frames is known after n rounds; greater ones do not matter. */
+	for (int round = 0; changed && round <= MAX_FRAMES; round++) {
 		changed = false;
 		for (size_t i = 0; i < g->n_node; i++) {
 			struct node *n = &g->node[i];

@@ -14,7 +14,7 @@
 
 enum {
 	MAX_FRAMES = 64,	/* of a stack: values inside each other, and what they are made of */
-	MAX_STACKS = 32,	/* that are followed at once; more are given up, which keeps G1 */
+	MAX_STACKS = 128,	/* that are followed at once; more are given up, which keeps G1 */
 	NEVER = 1 << 20		/* frames that a value needs which cannot exist */
 };
 

@@ -15,7 +15,7 @@
 #include "base/mem.h"
 #include "grammar/grammar_int.h"
 
-enum { MAX_REFERENCES = 64, MAX_CHOICES = 2000 };
+enum { MAX_REFERENCES = 64, MAX_CHOICES = 2000, MAX_PARTS = 200 };
 
 struct merge {
 	struct schema_context *x;
@@ -312,6 +312,8 @@ static enum status add_part(struct merge *m, struct schema_list *l)
 {
 	if (l->n && l->ref[l->n - 1].schema == m->schema)
 		return OK;
+	if (l->n == MAX_PARTS)
+		return unsupported(m, "too many schemas for one value");
 	return schema_list_add(m->x, l, m->schema, m->path) ? OK : no_memory(m->x);
 }
 

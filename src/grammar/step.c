@@ -16,7 +16,7 @@
 #include "base/mem.h"
 #include "grammar/grammar_int.h"
 
-enum { MAX_INDENT = 64, MAX_DIGITS = 17, NEW_LINE = 2 };
+enum { MAX_INDENT = 64, INDENT = 8, MAX_DIGITS = 17, NEW_LINE = 2 };
 
 /* Phases of arrays, objects and their like. */
 enum { PHASE_FIRST, PHASE_NEXT, PHASE_COLON, PHASE_AFTER };
@@ -88,14 +88,16 @@ static bool fits(const struct work *w, int32_t needs)
 
 /* ------------------------------------------------------------------ white space */
 
-/* Takes a byte of white space where it may stand: one blank, or a line break and blanks. */
-static bool take_gap(uint16_t *gap, enum gap may, uint8_t byte)
+/* Takes a byte of white space where it may stand: one blank, or a line break and blanks for each level. */
+static bool take_gap(const struct work *w, uint16_t *gap, enum gap may, uint8_t byte)
 {
+	uint32_t indent = INDENT * w->n < MAX_INDENT ? INDENT * w->n : MAX_INDENT;
+
 	if (byte == ' ' && may != GAP_NONE && *gap == 0)
 		*gap = 1;
 	else if (byte == '\n' && may == GAP_FULL && *gap == 0)
 		*gap = NEW_LINE;
-	else if ((byte == ' ' || byte == '\t') && *gap >= NEW_LINE && *gap < NEW_LINE + MAX_INDENT)
+	else if ((byte == ' ' || byte == '\t') && *gap >= NEW_LINE && *gap < NEW_LINE + indent)
 		++*gap;
 	else
 		return false;
@@ -489,7 +491,7 @@ static void step_value(struct work *w, uint8_t byte)
 	struct frame *f = top(w);
 	const struct node *node = &w->g->node[f->ref];
 
-	if (take_gap(&f->gap, (enum gap)f->phase, byte)) {
+	if (take_gap(w, &f->gap, (enum gap)f->phase, byte)) {
 		emit(w);
 		return;
 	}
@@ -561,7 +563,7 @@ static void step_array(struct work *w, uint8_t byte)
 	} else if (f->phase == PHASE_AFTER && byte == ',' && f->gap == 0 && node >= 0) {
 		begin_item(w, f, node, GAP_FULL);
 		emit(w);
-	} else if ((f->phase == PHASE_FIRST || may_close) && take_gap(&f->gap, GAP_FULL, byte)) {
+	} else if ((f->phase == PHASE_FIRST || may_close) && take_gap(w, &f->gap, GAP_FULL, byte)) {
 		emit(w);
 	} else if (f->phase == PHASE_FIRST && node >= 0) {
 		begin_item(w, f, node, GAP_NONE);
@@ -610,7 +612,7 @@ static void step_object(struct work *w, uint8_t byte)
 		} else if (byte == '}' && f->phase == PHASE_FIRST && may_close) {
 			w->n--;
 			emit(w);
-		} else if (take_gap(&f->gap, GAP_FULL, byte)) {
+		} else if (take_gap(w, &f->gap, GAP_FULL, byte)) {
 			emit(w);
 		}
 		return;
@@ -629,7 +631,7 @@ static void step_object(struct work *w, uint8_t byte)
 		} else if (byte == ',' && f->gap == 0 && any_may_come(w, a, f)) {
 			f->phase = PHASE_NEXT;
 			emit(w);
-		} else if (may_close && take_gap(&f->gap, GAP_FULL, byte)) {
+		} else if (may_close && take_gap(w, &f->gap, GAP_FULL, byte)) {
 			emit(w);
 		}
 	}
@@ -931,7 +933,7 @@ void stacks_begin(const struct grammar *g, struct stacks *s)
 
 	s->n = 0;
 	if (g->root >= 0)
-		stacks_add(s, &(struct frame){.kind = FRAME_VALUE, .phase = GAP_FULL, .ref = g->root}, 1);
+		stacks_add(s, &(struct frame){.kind = FRAME_VALUE, .phase = GAP_NONE, .ref = g->root}, 1);
 	if (g->calls)
 		stacks_add(s, block, 2);
 }

@@ -199,9 +199,11 @@ static void take(struct pilot *p, int32_t id)
 static int32_t pick_prompt(struct pilot *p, int32_t vocab, const float *logits)
 {
 	int32_t id = p->prompt.id[p->at_prompt++];
+	struct note note = {.kind = NOTE_PROMPT, .index = (uint32_t)p->at_prompt};
 
 	note_logprob(p, vocab, logits, id);
-	put_note(p, (struct note){.kind = NOTE_PROMPT, .index = (uint32_t)p->at_prompt, .n_logprob = (uint32_t)p->n_pending}, NULL);
+	note.n_logprob = (uint32_t)p->n_pending;
+	put_note(p, note, NULL);
 	p->n_pending = 0;
 	return p->failed ? -1 : id;
 }

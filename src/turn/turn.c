@@ -133,13 +133,15 @@ static enum status open_pilot(struct turn *t, const struct turn_request *q, stru
 	struct pilot_plan plan = {
 		.tables = t->c.tables, .mailbox = t->mailbox, .raw = !t->conversation, .one_call = q->one_call,
 		.thinking = t->thinking, .tools = prompt_tools(t->conversation), .stop = q->stop, .n_stop = q->n_stop,
-		.budget = q->thinking_budget, .limit = q->max_tokens >= 0 && q->max_tokens < room ? q->max_tokens : room,
-		.top_logprobs = q->top_logprobs, .prompt = q->prompt_logprobs ? &t->prompt : NULL, .start = &start, .script = q->script, .n_script = q->n_script};
+		.budget = q->thinking_budget, .top_logprobs = q->top_logprobs, .start = &start, .script = q->script,
+		.n_script = q->n_script};
 	const struct conversation *c = t->conversation;
 	const struct message *last = c && c->n ? &c->messages[c->n - 1] : NULL;
 	enum status st;
 
 	plan.tools_active = plan.tools != NULL;
+	plan.prompt = q->prompt_logprobs ? &t->prompt : NULL;
+	plan.limit = q->max_tokens >= 0 && q->max_tokens < room ? q->max_tokens : room;
 	if (last && last->role == ROLE_ASSISTANT && last->unfinished) {
 		plan.begun = last->content.p;
 		plan.n_begun = last->content.n;
@@ -363,7 +365,8 @@ static bool hand_note(struct turn *t, bool (*take)(void *ctx, const struct turn_
 	}
 	t->answering = true;
 	if (t->c.replay)
-		answer_take(&t->answer, &(struct piece){.kind = (enum piece_kind)note.kind, .index = note.index, .text = ev.text, .n = note.n});
+		answer_take(&t->answer, &(struct piece){.kind = (enum piece_kind)note.kind, .index = note.index,
+							.text = ev.text, .n = note.n});
 	if (ev.kind == TURN_CALL_BEGIN && !new_call_id(t, ev.index))
 		t->answer.failed = true;
 	else if (ev.kind >= TURN_CALL_BEGIN)

@@ -80,6 +80,9 @@ static void any_object_is_any_json_object(void **state)
 	assert_refuses(s, "{\"a\":\"\xc0\x80\"}");
 	assert_refuses(s, "{\"a\":\"\n\"}");
 	assert_refuses(s, "{  }");
+	assert_refuses(s, " {}");
+	assert_takes(s, "{\n        \"a\":1}");
+	assert_refuses(s, "{\n         \"a\":1}");
 	assert_refuses(s, "{}}");
 	assert_refuses(s, "{\"a\"");
 }
@@ -256,6 +259,26 @@ static void what_cannot_be_guaranteed_is_refused_by_name_and_place(void **state)
 	assert_unsupported("{\"type\":\"object\",\"properties\":{\"a\":{\"$ref\":\"#\"}},\"required\":[\"a\"]}",
 			   "no value can satisfy");
 	assert_unsupported("{\"type\":\"object\",\"required\":[\"a\"],\"additionalProperties\":false}", "no value can satisfy");
+}
+
+static void a_hundred_choices_that_begin_alike_stay_open(void **state)
+{
+	struct buf schema = BUF_CAP(BUF_MAX);
+	char text[60];
+
+	(void)state;
+	buf_str(&schema, "{\"anyOf\":[");
+	for (int i = 0; i < 100; i++)
+		buf_printf(&schema, "%s{\"type\":\"object\",\"properties\":{\"kind\":{\"const\":\"k%d\"},\"v%d\":{\"type\":"
+			   "\"integer\"}},\"required\":[\"kind\",\"v%d\"],\"additionalProperties\":false}", i ? "," : "", i, i, i);
+	buf_str(&schema, "]}");
+	for (int i = 0; i < 100; i += 33) {
+		snprintf(text, sizeof text, "{\"kind\": \"k%d\", \"v%d\": 1}", i, i);
+		assert_takes(schema.data, text);
+		snprintf(text, sizeof text, "{\"kind\": \"k%d\", \"v%d\": 1}", i, i + 1);
+		assert_refuses(schema.data, text);
+	}
+	buf_clear(&schema);
 }
 
 static void nesting_ends_before_there_is_no_way_out(void **state)
@@ -654,6 +677,7 @@ int main(void)
 		cmocka_unit_test(arrays_keep_their_items_and_sizes),
 		cmocka_unit_test(choices_and_references_are_followed),
 		cmocka_unit_test(what_cannot_be_guaranteed_is_refused_by_name_and_place),
+		cmocka_unit_test(a_hundred_choices_that_begin_alike_stay_open),
 		cmocka_unit_test(nesting_ends_before_there_is_no_way_out),
 		cmocka_unit_test(looking_ahead_changes_nothing),
 		cmocka_unit_test(calls_have_the_official_spelling_and_strict_arguments),
