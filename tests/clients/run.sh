@@ -91,8 +91,9 @@ client() {
 }
 
 answered() {	# NAME
-	if [ "$trouble" = overflow ]; then	# they say so and end, or compact and go on
-		cat "$work/said" "$work/complained" | grep -q -i 'out of room\|prompt_too_long\|context window\|The tool printed'
+	if [ "$trouble" = overflow ]; then	# they say so and end, or compact and go on (pi then prints nothing)
+		cat "$work/said" "$work/complained" | grep -q -i 'out of room\|prompt_too_long\|context window\|The tool printed' ||
+			sed -n '/status=400/,$p' "$work/log" | grep -q 'status=200'
 	else
 		grep -q 'The tool printed mock-tool-ok' "$work/said"
 	fi
