@@ -65,6 +65,10 @@ struct dot_table {
 	void (*scores)(float *z, const float *q, const float *rows, int32_t n, int32_t width);
 	/* acc += sum_i weight[i] * rows[i], for each channel in order of i. */
 	void (*accumulate)(float *acc, const float *weight, const float *rows, int32_t n, int32_t width);
+	/* Folds rows [n <= 16, 512] into the softmax of each head: acc / sum is the mean so far, weighted by exp(z - top),
+	 * z = q . row / sqrt(512).  q, acc: [heads, 512].  NULL: attn.c does it with the two above.  rows: aligned to 64,
+	 * with room for 16. */
+	void (*attend)(float *acc, float *top, float *sum, const float *q, const float *rows, int32_t n, int32_t heads);
 	/* The values of a packed row [512] and of a packed key [128]; exact. */
 	void (*load_row)(float *x, const uint8_t *code, const uint8_t *rot, const uint8_t *scale);
 	void (*load_key)(float *x, const uint8_t *pair, const uint8_t *scale);

@@ -334,8 +334,8 @@ VALUE_FUNCTIONS
 		.matrix = {[DTYPE_F32] = matrix_f32, [DTYPE_F16] = matrix_f16, [DTYPE_BF16] = matrix_bf16,             \
 		           [DTYPE_Q8_0] = form##_q8_0, [DTYPE_Q2_K] = form##_q2_k, [DTYPE_Q4_K] = form##_q4_k,         \
 		           [DTYPE_IQ2_XXS] = form##_iq2_xxs},                                                          \
-		.quantise = quantise, .scores = scores, .accumulate = accumulate, .load_row = load_row,                \
-		.load_key = load_key, .silu = silu,                                                                    \
+		.quantise = quantise, .scores = scores, .accumulate = accumulate, .attend = attend_avx512,             \
+		.load_row = load_row, .load_key = load_key, .silu = silu,                                              \
 	}
 
 static const struct dot_table table = TABLE("avx512", matrix), table_amx = TABLE("amx", amx);

@@ -74,4 +74,7 @@ void panel_copy_x(struct panel *p, const struct dot_x *x, int32_t n, int32_t k0,
 void panel_matrix_amx(const struct dot_job *j, enum dtype type);
 void row_matrix_avx512(const struct dot_job *j, enum dtype type);
 
+/* attend of the tables. */
+void attend_avx512(float *acc, float *top, float *sum, const float *q, const float *rows, int32_t n, int32_t heads);
+
 #endif
