@@ -78,7 +78,8 @@ struct dot_table {
 
 /* The tables that this machine can run, best first; NULL past the end.  The last one is always plain C. */
 const struct dot_table *dot_available(int i);
-/* The table called `name`, or the best for NULL and "auto"; NULL if this machine cannot run it. */
+/* The best table for NULL and "auto"; else the one called `name`, or the best called `name`-something; NULL if this machine
+ * has none. */
 const struct dot_table *dot_find(const char *name);
 
 const struct dot_table *dot_scalar(void);
@@ -86,6 +87,11 @@ const struct dot_table *dot_scalar(void);
 const struct dot_table *dot_avx2(void);		/* needs AVX2, FMA, F16C */
 const struct dot_table *dot_avx512(void);	/* needs F, BW, VL, DQ, VNNI, VBMI, GFNI and what AVX2 needs */
 const struct dot_table *dot_amx(void);		/* needs AMX int8 that the system lets us use, and what AVX-512 needs */
+#endif
+
+#if defined(__aarch64__)
+const struct dot_table *dot_dotprod(void);
+const struct dot_table *dot_i8mm(void);
 #endif
 
 /* Does the kernel of this type read rounded activations? */
