@@ -1,4 +1,4 @@
-/* attend_avx512.c - one batch of history rows folded into the running softmax of several heads, with AVX-512.
+/* attend_avx512.c - one batch of history rows folded into the running softmax of several heads, with AVX-512; keys.
  *
  * Why   All heads of a query look at the same rows.  Done head by head, every multiply-add loads one operand; four heads
  *       by four rows in registers load half of one.
@@ -16,6 +16,23 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum { ROWS = 16, HEADS = 4, CHANNELS = 64 };
+
+void load_key_avx512(float *x, const uint8_t *pair, const uint8_t *scale)
+{
+	/* Twice the value of each code. */
+	const __m128i twice = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12), low = _mm_set1_epi8(15);
+
+	for (int g = 0; g < GEOM_KEY_SCALES; g++) {
+		const __m512 s = _mm512_set1_ps(0.5f * e8m0_to_f32(scale[g]));
+		__m128i p = _mm_loadu_si128((const void *)(pair + 16 * g));
+		__m128i even = _mm_and_si128(p, low), odd = _mm_and_si128(_mm_srli_epi16(p, 4), low);
+		__m128i a = _mm_shuffle_epi8(twice, _mm_unpacklo_epi8(even, odd));
+		__m128i b = _mm_shuffle_epi8(twice, _mm_unpackhi_epi8(even, odd));
+
+		_mm512_storeu_ps(x + 32 * g, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a)), s));
+		_mm512_storeu_ps(x + 32 * g + 16, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b)), s));
+	}
+}
 
 /* Lane r = the sum of z[r], over four rows of one head; every quarter a part. */
 INLINE __m512 sum_rows(const __m512 z[4])
