@@ -1,7 +1,7 @@
 /* dot_avx512.c - the table for x86 with AVX-512: F, BW, VL, DQ, VNNI, VBMI and GFNI (Ice Lake, Zen 4); its float loops.
  *
- * How   Quantised types are in row_avx512.c (one row of activations) and panel_avx512.c or panel_amx.c (several).  Floats: 32 lanes are
- *       two vectors; four weight rows or four activation rows at once hide the latency of a sum.
+ * How   Quantised types are in row_avx512.c (one row of activations) and panel_avx512.c or panel_amx.c (several).
+ *       Floats: 32 lanes are two vectors; several weight rows or activation rows at once hide the latency of a sum.
  * Careful
  *       - The order of float sums is a promise of dot.h. */
 #include "backend/cpu/dot.h"

@@ -10,8 +10,10 @@ static inline void sums16(int32_t out[][16], const int8_t *const code[NEON_ROWS]
 	for (int k = 0; k < pieces; k++) {
 		int8x16_t w0 = vld1q_s8(code[0] + 16 * k), w1 = vld1q_s8(code[1] + 16 * k);
 		int8x16_t x0 = vld1q_s8(q[0] + 16 * k), x1 = vld1q_s8(q[1] + 16 * k);
-		int8x16_t wl = vcombine_s8(vget_low_s8(w0), vget_low_s8(w1)), wh = vcombine_s8(vget_high_s8(w0), vget_high_s8(w1));
-		int8x16_t xl = vcombine_s8(vget_low_s8(x0), vget_low_s8(x1)), xh = vcombine_s8(vget_high_s8(x0), vget_high_s8(x1));
+		int8x16_t wl = vcombine_s8(vget_low_s8(w0), vget_low_s8(w1));
+		int8x16_t wh = vcombine_s8(vget_high_s8(w0), vget_high_s8(w1));
+		int8x16_t xl = vcombine_s8(vget_low_s8(x0), vget_low_s8(x1));
+		int8x16_t xh = vcombine_s8(vget_high_s8(x0), vget_high_s8(x1));
 		int32x4_t s = vmmlaq_s32(vmmlaq_s32(vdupq_n_s32(0), wl, xl), wh, xh);
 
 		out[0][k] = vgetq_lane_s32(s, 0);	/* weight row 0: activation rows 0, 1; then weight row 1 */

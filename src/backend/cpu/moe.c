@@ -213,7 +213,8 @@ static void down_units(void *ctx, long begin, long end, int thread)
 /* Work space for the pairs. */
 static bool ffn_space(struct ffn *f)
 {
-	const size_t experts = (size_t)f->gate->n, n_batch = experts + (size_t)f->n_pairs / BATCH, pairs = (size_t)f->n_pairs, ff = (size_t)f->gate->out, threads = (size_t)f->c->threads;
+	const size_t experts = (size_t)f->gate->n, pairs = (size_t)f->n_pairs, n_batch = experts + pairs / BATCH;
+	const size_t ff = (size_t)f->gate->out, threads = (size_t)f->c->threads;
 	const bool rounds = dot_rounds(f->down->type);
 	size_t part, gu, bytes;
 	uint8_t *p;
@@ -224,7 +225,8 @@ static bool ffn_space(struct ffn *f)
 	f->most = f->n_pairs < BATCH ? f->n_pairs : BATCH;
 	part = threads * pairs * (size_t)f->out * sizeof(float);
 	gu = threads * 2 * (size_t)f->most * COLUMNS * sizeof(float);
-	bytes = n_batch * sizeof *f->batch + experts * sizeof *f->next + pairs * (sizeof *f->place + 2 * sizeof *f->x + sizeof *f->weight) +
+	bytes = n_batch * sizeof *f->batch + experts * sizeof *f->next +
+	        pairs * (sizeof *f->place + 2 * sizeof *f->x + sizeof *f->weight) +
 	        (rounds ? cpu_rounded_bytes(pairs * ff) : pairs * ff * sizeof(float));
 	p = cpu_scratch(f->c, SCRATCH_PAIRS, bytes + part + gu + 16 * 64);
 	if (!p)
