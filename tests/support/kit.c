@@ -136,7 +136,8 @@ struct weight *kit_ints(struct rng *r, const char *name, int32_t in, int32_t out
 
 void kit_open(struct kit *k, const char *name, int threads, int32_t ratio, int32_t window)
 {
-	struct be_options opt = {.threads = threads, .numerics = BE_NUMERICS_MODEL};
+	/* DS4_TEST_CPU: the instruction set of the cpu backend, see tests/cli/isa_test.sh. */
+	struct be_options opt = {.threads = threads, .isa = getenv("DS4_TEST_CPU"), .numerics = BE_NUMERICS_MODEL};
 	struct err err = {0};
 
 	memset(k, 0, sizeof *k);

@@ -551,6 +551,11 @@ static void attend_heads(const struct attend_run *run, int32_t t, int32_t h0, in
 
 		for (int32_t i = 0; i < n; i++)
 			load_row(run, &v, at + i, rows + (size_t)i * GEOM_HEAD);
+		if (run->c->dot->attend) {
+			run->c->dot->attend(out + (size_t)h0 * GEOM_HEAD, top + h0, sum + h0, q + (size_t)h0 * GEOM_HEAD, rows, n,
+					    h1 - h0);
+			continue;
+		}
 		for (int32_t h = h0; h < h1; h++)
 			fold(run->c->dot, out + (size_t)h * GEOM_HEAD, &top[h], &sum[h],
 			     q + (size_t)h * GEOM_HEAD, rows, n);

@@ -40,8 +40,59 @@ static bool has_amx(void)
 }
 #endif
 
+#if defined(__aarch64__)
+#if defined(__linux__)
+#include <sys/auxv.h>
+/* Bit 20 of AT_HWCAP is ASIMDDP, bit 13 of AT_HWCAP2 is I8MM: older headers do not name the second. */
+static bool has_dotprod(void)
+{
+	return getauxval(AT_HWCAP) >> 20 & 1;
+}
+
+static bool has_i8mm(void)
+{
+	return has_dotprod() && (getauxval(AT_HWCAP2) >> 13 & 1);
+}
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+static bool has_feature(const char *name)
+{
+	int on = 0;
+	size_t n = sizeof on;
+
+	return sysctlbyname(name, &on, &n, NULL, 0) == 0 && on;
+}
+
+static bool has_dotprod(void)
+{
+	return has_feature("hw.optional.arm.FEAT_DotProd");
+}
+
+static bool has_i8mm(void)
+{
+	return has_dotprod() && has_feature("hw.optional.arm.FEAT_I8MM");
+}
+#else
+static bool has_dotprod(void)
+{
+	return false;
+}
+
+static bool has_i8mm(void)
+{
+	return false;
+}
+#endif
+#endif
+
 const struct dot_table *dot_available(int i)
 {
+#if defined(__aarch64__)
+	if (has_i8mm() && i-- == 0)
+		return dot_i8mm();
+	if (has_dotprod() && i-- == 0)
+		return dot_dotprod();
+#endif
 #if defined(__x86_64__)
 	if (has_amx() && i-- == 0)
 		return dot_amx();
@@ -55,10 +106,11 @@ const struct dot_table *dot_available(int i)
 
 const struct dot_table *dot_find(const char *name)
 {
+	const size_t n = name ? strlen(name) : 0;
 	const struct dot_table *t = NULL;
 
 	for (int i = 0; (t = dot_available(i)) != NULL; i++)
-		if (!name || !strcmp(name, "auto") || !strcmp(name, t->name))
+		if (!name || !strcmp(name, "auto") || (!strncmp(name, t->name, n) && (t->name[n] == '-' || !t->name[n])))
 			break;
 	return t;
 }

@@ -65,6 +65,10 @@ struct dot_table {
 	void (*scores)(float *z, const float *q, const float *rows, int32_t n, int32_t width);
 	/* acc += sum_i weight[i] * rows[i], for each channel in order of i. */
 	void (*accumulate)(float *acc, const float *weight, const float *rows, int32_t n, int32_t width);
+	/* Folds rows [n <= 16, 512] into the softmax of each head: acc / sum is the mean so far, weighted by exp(z - top),
+	 * z = q . row / sqrt(512).  q, acc: [heads, 512].  NULL: attn.c does it with the two above.  rows: aligned to 64,
+	 * with room for 16. */
+	void (*attend)(float *acc, float *top, float *sum, const float *q, const float *rows, int32_t n, int32_t heads);
 	/* The values of a packed row [512] and of a packed key [128]; exact. */
 	void (*load_row)(float *x, const uint8_t *code, const uint8_t *rot, const uint8_t *scale);
 	void (*load_key)(float *x, const uint8_t *pair, const uint8_t *scale);
@@ -74,7 +78,8 @@ struct dot_table {
 
 /* The tables that this machine can run, best first; NULL past the end.  The last one is always plain C. */
 const struct dot_table *dot_available(int i);
-/* The table called `name`, or the best for NULL and "auto"; NULL if this machine cannot run it. */
+/* The best table for NULL and "auto"; else the one called `name`, or the best called `name`-something; NULL if this machine
+ * has none. */
 const struct dot_table *dot_find(const char *name);
 
 const struct dot_table *dot_scalar(void);
@@ -82,6 +87,11 @@ const struct dot_table *dot_scalar(void);
 const struct dot_table *dot_avx2(void);		/* needs AVX2, FMA, F16C */
 const struct dot_table *dot_avx512(void);	/* needs F, BW, VL, DQ, VNNI, VBMI, GFNI and what AVX2 needs */
 const struct dot_table *dot_amx(void);		/* needs AMX int8 that the system lets us use, and what AVX-512 needs */
+#endif
+
+#if defined(__aarch64__)
+const struct dot_table *dot_dotprod(void);
+const struct dot_table *dot_i8mm(void);
 #endif
 
 /* Does the kernel of this type read rounded activations? */

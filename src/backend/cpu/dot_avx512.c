@@ -1,7 +1,7 @@
 /* dot_avx512.c - the table for x86 with AVX-512: F, BW, VL, DQ, VNNI, VBMI and GFNI (Ice Lake, Zen 4); its float loops.
  *
- * How   Quantised types are in row_avx512.c (one row of activations) and panel_avx512.c or panel_amx.c (several).  Floats: 32 lanes are
- *       two vectors; four weight rows or four activation rows at once hide the latency of a sum.
+ * How   Quantised types are in row_avx512.c (one row of activations) and panel_avx512.c or panel_amx.c (several).
+ *       Floats: 32 lanes are two vectors; several weight rows or activation rows at once hide the latency of a sum.
  * Careful
  *       - The order of float sums is a promise of dot.h. */
 #include "backend/cpu/dot.h"
@@ -74,6 +74,8 @@ INLINE void float_step(__m512 *a, __m512 *b, int count, const uint8_t *rows, siz
 
 	for (int k = 0; k < count; k++) {
 		if (k == 0 || !many_x) {
+			if (count == 4 && !many_x)	/* the four rows that follow: short rows end before a prefetcher starts */
+				_mm_prefetch((const char *)(rows + (size_t)(k + 4) * row_step), _MM_HINT_T0);
 			wa = some(rows + (size_t)k * row_step, low);
 			wb = some(rows + (size_t)k * row_step + 16 * bytes, high);
 		}
@@ -326,7 +328,15 @@ static void quantise(int8_t *q, float *d, int16_t *sum, const float *x, int32_t 
 	dot_avx2()->quantise(q, d, sum, x, n, group);
 }
 
-VALUE_FUNCTIONS
+static void load_row(float *x, const uint8_t *code, const uint8_t *rot, const uint8_t *scale)
+{
+	row_values(x, code, rot, scale);
+}
+
+static void silu(float *h, const float *g, const float *u, float limit, float weight, int32_t n)
+{
+	silu_values(h, g, u, limit, weight, n);
+}
 
 #define TABLE(label, form)                                                                                             \
 	{                                                                                                              \
@@ -334,8 +344,8 @@ VALUE_FUNCTIONS
 		.matrix = {[DTYPE_F32] = matrix_f32, [DTYPE_F16] = matrix_f16, [DTYPE_BF16] = matrix_bf16,             \
 		           [DTYPE_Q8_0] = form##_q8_0, [DTYPE_Q2_K] = form##_q2_k, [DTYPE_Q4_K] = form##_q4_k,         \
 		           [DTYPE_IQ2_XXS] = form##_iq2_xxs},                                                          \
-		.quantise = quantise, .scores = scores, .accumulate = accumulate, .load_row = load_row,                \
-		.load_key = load_key, .silu = silu,                                                                    \
+		.quantise = quantise, .scores = scores, .accumulate = accumulate, .attend = attend_avx512,             \
+		.load_row = load_row, .load_key = load_key_avx512, .silu = silu,                                       \
 	}
 
 static const struct dot_table table = TABLE("avx512", matrix), table_amx = TABLE("amx", amx);

@@ -5,8 +5,8 @@
  * Why   Nine tenths of a token's time is here: at one row every weight byte is read once, at many rows each
  *       expanded block serves up to 32 of them.
  * How   The output rows of a matrix are dealt to the threads in units of 16.  Instruction sets that expand weights
- *       take a thread's share in one call; for the others it walks its weight rows in chunks and, for each chunk,
- *       the activations in tiles of 32, so the chunk's blocks stay in its cache.
+ *       take a thread's share in one call, or for many rows pieces of 128 by 512; for the others it walks its weight
+ *       rows in chunks and, for each chunk, the activations in tiles of 32, so the chunk's blocks stay in its cache.
  * Careful
  *       - Each (weight row, activation row) is one call of one kernel: units, chunks and tiles never change a
  *         sum.
@@ -16,8 +16,11 @@
 #include <assert.h>
 
 enum {
-	UNIT = 16,	/* weight rows: the smallest piece of work */
-	CHUNK = 32	/* weight rows that are used for all tiles before going on */
+	UNIT = 16,	/* weight rows: the smallest piece of work where rows are done in strips */
+	FLOAT_UNIT = 4,	/* and for float types */
+	CHUNK = 32,	/* weight rows that are used for all tiles before going on */
+	TILED = 128,	/* many activation rows: pieces of so many weight rows */
+	BLOCK = 512	/* by so many activation rows: what is expanded pays, and a thread's share is not thin */
 };
 
 struct prepare {
@@ -121,33 +124,75 @@ void cpu_matrix(struct cpu *c, const struct cpu_rows *m, const struct dot_x *x, 
 struct linear_run {
 	struct cpu *c;
 	const struct linear *l;
+	int32_t unit;		/* weight rows in a unit of work */
+	int32_t rows, block;	/* weight rows and activation rows in a tile */
 };
 
-static void linear_units(void *ctx, long begin, long end, int thread)
+/* Weight rows r..stop-1 times activation rows i0..i0+n-1. */
+static void linear_rows(const struct linear_run *run, int32_t r, int32_t stop, int32_t i0, int32_t n, int thread)
 {
-	const struct linear_run *run = ctx;
 	const struct linear *l = run->l;
-	const int32_t out = l->w->out * l->w->n, per_part = out / l->parts;
-	int32_t r = (int32_t)begin * UNIT, stop = end * UNIT < out ? (int32_t)end * UNIT : out;
+	const int32_t per_part = l->w->out * l->w->n / l->parts;
 
 	while (r < stop) {
 		int32_t part = r / per_part, last = (part + 1) * per_part;
 
 		if (last > stop)
 			last = stop;
-		cpu_matrix(run->c, &(struct cpu_rows){l->w, 0, r, last}, l->x + (size_t)part * (size_t)l->n, l->n,
-			   l->y + r, l->y_stride, thread);
+		cpu_matrix(run->c, &(struct cpu_rows){l->w, 0, r, last}, l->x + (size_t)part * (size_t)l->n + i0, n,
+			   l->y + (size_t)i0 * l->y_stride + r, l->y_stride, thread);
 		r = last;
+	}
+}
+
+static void linear_units(void *ctx, long begin, long end, int thread)
+{
+	const struct linear_run *run = ctx;
+	const int32_t out = run->l->w->out * run->l->w->n;
+
+	linear_rows(run, (int32_t)begin * run->unit, end * run->unit < out ? (int32_t)end * run->unit : out, 0, run->l->n,
+		    thread);
+}
+
+/* Units of `rows` by `block`, the blocks of one piece of the matrix one after the other. */
+static void linear_tiles(void *ctx, long begin, long end, int thread)
+{
+	const struct linear_run *run = ctx;
+	const struct linear *l = run->l;
+	const int32_t out = l->w->out * l->w->n, blocks = (l->n + run->block - 1) / run->block;
+
+	for (long u = begin; u < end; u++) {
+		int32_t r = (int32_t)(u / blocks) * run->rows, i0 = (int32_t)(u % blocks) * run->block;
+		int32_t n = l->n - i0 < run->block ? l->n - i0 : run->block;
+
+		linear_rows(run, r, out - r < run->rows ? out : r + run->rows, i0, n, thread);
 	}
 }
 
 void cpu_linear(struct cpu *c, const struct linear *l)
 {
-	struct linear_run run = {c, l};
+	struct linear_run run = {.c = c, .l = l, .unit = dot_rounds(l->w->type) ? UNIT : FLOAT_UNIT};
 	const int32_t out = l->w->out * l->w->n;
+	int64_t units;
 
-	if (l->n > 0)
-		cpu_for(c, (out + UNIT - 1) / UNIT, (int64_t)UNIT * l->w->in * l->n, linear_units, &run);
+	if (l->n <= 0)
+		return;
+	if (l->n < 4 * TILED || !c->dot->many) {
+		cpu_for(c, (out + run.unit - 1) / run.unit, (int64_t)run.unit * l->w->in * l->n, linear_units, &run);
+		return;
+	}
+	run.rows = TILED;
+	run.block = l->n < BLOCK ? l->n : BLOCK;
+	for (;;) {	/* smaller pieces where threads would be idle */
+		units = (int64_t)((out + run.rows - 1) / run.rows) * ((l->n + run.block - 1) / run.block);
+		if (units >= 4 * c->threads || (run.rows <= 2 * UNIT && run.block <= TILED))
+			break;
+		if (run.block > TILED)
+			run.block /= 2;
+		else
+			run.rows /= 2;
+	}
+	cpu_for(c, units, (int64_t)run.rows * run.block * l->w->in, linear_tiles, &run);
 }
 
 void cpu_matmul(struct backend *be, int32_t n_rows, struct tensor *y, const struct weight *w,

@@ -117,10 +117,11 @@ void cpu_route(struct backend *be, const struct step *s, struct tensor *idx, str
 enum {
 	BATCH = 128,	/* most pairs of one expert done at once: their gate and up results stay in the cache */
 	COLUMNS = 256,	/* most hidden columns done at once */
-	FEW = 64,	/* pairs: up to here the output is made in wide pieces */
-	OUT_WIDE = 128,
-	OUT = 32	/* output columns done at once */
+	DOWN = 16,	/* output columns in a unit of work */
+	OUT = 128	/* most output columns done at once */
 };
+
+#define PART_BYTES ((size_t)128 << 20)	/* for the output of all pairs, in pieces that are as wide as fits */
 
 /* A run of pairs with the same expert. */
 struct batch {
@@ -180,14 +181,14 @@ static void hidden_units(void *ctx, long begin, long end, int thread)
 	}
 }
 
-/* Units of 16 output columns. */
+/* Units of DOWN output columns. */
 static void down_units(void *ctx, long begin, long end, int thread)
 {
 	const struct ffn *f = ctx;
-	const int32_t d = f->down->out, stop = end * 16 < d ? (int32_t)end * 16 : d;
+	const int32_t d = f->down->out, stop = end * DOWN < d ? (int32_t)end * DOWN : d;
 	float *part = f->part + (size_t)thread * (size_t)f->n_pairs * (size_t)f->out;
 
-	for (int32_t c0 = (int32_t)begin * 16; c0 < stop; c0 += f->out) {
+	for (int32_t c0 = (int32_t)begin * DOWN; c0 < stop; c0 += f->out) {
 		int32_t n = stop - c0 < f->out ? stop - c0 : f->out;
 
 		for (int32_t b = 0; b < f->n_batch; b++)
@@ -195,7 +196,7 @@ static void down_units(void *ctx, long begin, long end, int thread)
 				   f->h + f->batch[b].first, f->batch[b].n,
 				   part + (size_t)f->batch[b].first * (size_t)f->out, (size_t)f->out, thread);
 		for (int32_t t = 0; t < f->n_rows; t++) {
-			float *y = row_of(f->y, t) + c0, sum[OUT_WIDE] = {0};
+			float *y = row_of(f->y, t) + c0, sum[OUT] = {0};
 
 			for (int32_t k = 0; k < f->used; k++) {
 				const float *p = part + (size_t)(f->place ? f->place[t * f->used + k] : t) * (size_t)f->out;
@@ -212,16 +213,20 @@ static void down_units(void *ctx, long begin, long end, int thread)
 /* Work space for the pairs. */
 static bool ffn_space(struct ffn *f)
 {
-	const size_t experts = (size_t)f->gate->n, n_batch = experts + (size_t)f->n_pairs / BATCH, pairs = (size_t)f->n_pairs, ff = (size_t)f->gate->out, threads = (size_t)f->c->threads;
+	const size_t experts = (size_t)f->gate->n, pairs = (size_t)f->n_pairs, n_batch = experts + pairs / BATCH;
+	const size_t ff = (size_t)f->gate->out, threads = (size_t)f->c->threads;
 	const bool rounds = dot_rounds(f->down->type);
 	size_t part, gu, bytes;
 	uint8_t *p;
 
-	f->out = f->n_pairs <= FEW ? OUT_WIDE : OUT;
+	f->out = OUT;
+	while (f->out > 32 && threads * pairs * (size_t)f->out * sizeof(float) > PART_BYTES)
+		f->out /= 2;
 	f->most = f->n_pairs < BATCH ? f->n_pairs : BATCH;
 	part = threads * pairs * (size_t)f->out * sizeof(float);
 	gu = threads * 2 * (size_t)f->most * COLUMNS * sizeof(float);
-	bytes = n_batch * sizeof *f->batch + experts * sizeof *f->next + pairs * (sizeof *f->place + 2 * sizeof *f->x + sizeof *f->weight) +
+	bytes = n_batch * sizeof *f->batch + experts * sizeof *f->next +
+	        pairs * (sizeof *f->place + 2 * sizeof *f->x + sizeof *f->weight) +
 	        (rounds ? cpu_rounded_bytes(pairs * ff) : pairs * ff * sizeof(float));
 	p = cpu_scratch(f->c, SCRATCH_PAIRS, bytes + part + gu + 16 * 64);
 	if (!p)
@@ -258,7 +263,7 @@ static void ffn_run(struct ffn *f)
 		f->columns = 32;
 	units = f->n_batch * ((ff + f->columns - 1) / f->columns);
 	cpu_for(f->c, units, 2 * pairs * ff * f->gate->in / units, hidden_units, f);
-	cpu_for(f->c, (d + 15) / 16, 16 * pairs * ff, down_units, f);
+	cpu_for(f->c, (d + DOWN - 1) / DOWN, DOWN * pairs * ff, down_units, f);
 }
 
 /* Appends n pairs of one expert, in pieces of at most BATCH. */

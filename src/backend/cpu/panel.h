@@ -74,4 +74,8 @@ void panel_copy_x(struct panel *p, const struct dot_x *x, int32_t n, int32_t k0,
 void panel_matrix_amx(const struct dot_job *j, enum dtype type);
 void row_matrix_avx512(const struct dot_job *j, enum dtype type);
 
+/* attend and load_key of the tables. */
+void load_key_avx512(float *x, const uint8_t *pair, const uint8_t *scale);
+void attend_avx512(float *acc, float *top, float *sum, const float *q, const float *rows, int32_t n, int32_t heads);
+
 #endif

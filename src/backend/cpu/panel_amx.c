@@ -13,7 +13,7 @@
  *       - Sums stored by a tile cannot be loaded for a while: products run a round ahead of their float parts, into
  *         the other half of a buffer.
  *       - Tile shapes are a thread's own state: set at the beginning of a call, released at its end.
- *       - Q4_K and very few rows go to panel_avx512.c. */
+ *       - Q4_K and few rows go to panel_avx512.c. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -23,7 +23,8 @@
 
 enum {
 	X = 16,		/* activation rows of a tile */
-	LEAST = 4,	/* fewer are left to VNNI */
+	LEAST_GROUPS = 32,	/* fewer rows are left to VNNI, which was found faster there */
+	LEAST_BLOCKS = 12,
 	ROUND = 4	/* groups in a round */
 };
 
@@ -155,7 +156,8 @@ static void bytes_of_mins(struct panel *p, int32_t rows, int32_t blocks)
 	for (int32_t s = 0; 16 * s < rows; s++)
 		for (int32_t b = 0; b < blocks; b++)
 			for (int q = 0; q < 4; q++) {
-				__m512i u = _mm512_load_si512(p->mins[s][b][2 * q]), v = _mm512_load_si512(p->mins[s][b][2 * q + 1]);
+				__m512i u = _mm512_load_si512(p->mins[s][b][2 * q]);
+				__m512i v = _mm512_load_si512(p->mins[s][b][2 * q + 1]);
 
 				u = _mm512_and_si512(_mm512_or_si512(u, _mm512_srli_epi32(u, 8)), low);
 				v = _mm512_slli_epi32(_mm512_or_si512(v, _mm512_srli_epi32(v, 8)), 16);
@@ -212,7 +214,7 @@ void panel_matrix_amx(const struct dot_job *j, enum dtype type)
 {
 	struct panel *p = j->work;
 
-	if (j->n < LEAST || type == DTYPE_Q4_K) {
+	if (j->n < (type == DTYPE_Q2_K ? LEAST_BLOCKS : LEAST_GROUPS) || type == DTYPE_Q4_K) {
 		panel_walk(j, type, false, panel_times_avx512);
 		return;
 	}

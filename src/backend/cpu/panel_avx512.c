@@ -14,7 +14,15 @@
 
 /* ------------------------------------------------------------------ expansion */
 
-static void expand_q8_0(struct panel *p, int s, const uint8_t *const row[16], int32_t k0, int32_t k)
+/* Bytes at..at+n-1 of the 16 rows that follow: the processor's own prefetcher does not see 16 rows coming. */
+INLINE void prefetch_strip(const uint8_t *const row[16], size_t at, size_t ahead, size_t n)
+{
+	for (int r = 0; r < 16; r++)
+		for (size_t i = 0; i < n; i += 64)
+			_mm_prefetch((const char *)(row[r] + ahead + at + i), _MM_HINT_T1);
+}
+
+static void expand_q8_0(struct panel *p, int s, const uint8_t *const row[16], int32_t k0, int32_t k, size_t ahead)
 {
 	const __m512i flip = _mm512_set1_epi8((char)(0x80 ^ p->flip)), step = row_steps(row);
 
@@ -23,6 +31,8 @@ static void expand_q8_0(struct panel *p, int s, const uint8_t *const row[16], in
 		uint8_t *code = p->code[s] + 512 * g;
 		__m512i v[4];
 
+		if (g % 2 == 0)
+			prefetch_strip(row, at, ahead, 64);
 		for (int half = 0; half < 2; half++) {
 			columns16(v, row, at + 2 + 16 * (size_t)half);
 			for (int i = 0; i < 4; i++)
@@ -32,7 +42,7 @@ static void expand_q8_0(struct panel *p, int s, const uint8_t *const row[16], in
 	}
 }
 
-static void expand_iq2_xxs(struct panel *p, int s, const uint8_t *const row[16], int32_t k0, int32_t k)
+static void expand_iq2_xxs(struct panel *p, int s, const uint8_t *const row[16], int32_t k0, int32_t k, size_t ahead)
 {
 	const struct iq2_context c = iq2_context(iq2_tables_avx512());
 	const __m512i step = row_steps(row), flip = _mm512_set1_epi8((char)p->flip);
@@ -46,6 +56,7 @@ static void expand_iq2_xxs(struct panel *p, int s, const uint8_t *const row[16],
 		__m512i groups[16], v[4];
 		__m512 scale[8];
 
+		prefetch_strip(row, at, ahead, 64);
 		for (int r = 0; r < 16; r += 2) {
 			__m512i x[4], y[4];
 
@@ -94,7 +105,7 @@ INLINE void expand_k_scales(struct panel *p, int s, int32_t b, const uint8_t *co
 		                                    _mm512_set1_epi32(255)));
 }
 
-INLINE void expand_k(struct panel *p, int s, const uint8_t *const row[16], int32_t k0, int32_t k, enum dtype type)
+INLINE void expand_k(struct panel *p, int s, const uint8_t *const row[16], int32_t k0, int32_t k, size_t ahead, enum dtype type)
 {
 	static const uint8_t group_q2[8] = {0, 4, 1, 5, 2, 6, 3, 7}, group_q4[8] = {0, 2, 1, 3, 4, 6, 5, 7};
 	const uint8_t *group = type == DTYPE_Q4_K ? group_q4 : group_q2;
@@ -109,6 +120,7 @@ INLINE void expand_k(struct panel *p, int s, const uint8_t *const row[16], int32
 		const size_t at = (size_t)(k0 / 256 + b) * bytes;
 		uint8_t *code = p->code[s] + 4096 * b;
 
+		prefetch_strip(row, at, ahead, bytes);
 		for (int r = 0; r < 16; r++) {
 			struct k_codes e;
 
@@ -129,14 +141,14 @@ INLINE void expand_k(struct panel *p, int s, const uint8_t *const row[16], int32
 	}
 }
 
-static void expand_q2_k(struct panel *p, int s, const uint8_t *const row[16], int32_t k0, int32_t k)
+static void expand_q2_k(struct panel *p, int s, const uint8_t *const row[16], int32_t k0, int32_t k, size_t ahead)
 {
-	expand_k(p, s, row, k0, k, DTYPE_Q2_K);
+	expand_k(p, s, row, k0, k, ahead, DTYPE_Q2_K);
 }
 
-static void expand_q4_k(struct panel *p, int s, const uint8_t *const row[16], int32_t k0, int32_t k)
+static void expand_q4_k(struct panel *p, int s, const uint8_t *const row[16], int32_t k0, int32_t k, size_t ahead)
 {
-	expand_k(p, s, row, k0, k, DTYPE_Q4_K);
+	expand_k(p, s, row, k0, k, ahead, DTYPE_Q4_K);
 }
 
 static void expand(struct panel *p, enum dtype type, const uint8_t *w, size_t row_bytes, int32_t rows, int32_t k0, int32_t k)
@@ -147,16 +159,16 @@ static void expand(struct panel *p, enum dtype type, const uint8_t *w, size_t ro
 		strip_rows(row, w + (size_t)r * row_bytes, row_bytes, rows - r);
 		switch (type) {
 		case DTYPE_IQ2_XXS:
-			expand_iq2_xxs(p, r / 16, row, k0, k);
+			expand_iq2_xxs(p, r / 16, row, k0, k, 16 * row_bytes);
 			break;
 		case DTYPE_Q2_K:
-			expand_q2_k(p, r / 16, row, k0, k);
+			expand_q2_k(p, r / 16, row, k0, k, 16 * row_bytes);
 			break;
 		case DTYPE_Q4_K:
-			expand_q4_k(p, r / 16, row, k0, k);
+			expand_q4_k(p, r / 16, row, k0, k, 16 * row_bytes);
 			break;
 		default:
-			expand_q8_0(p, r / 16, row, k0, k);
+			expand_q8_0(p, r / 16, row, k0, k, 16 * row_bytes);
 		}
 	}
 }

@@ -44,6 +44,8 @@ extern jmp_buf *stub_jump;
 			fail_msg("%s = %lld, %s = %lld: expected equal", #a, stub_a, #b, stub_b);        \
 	} while (0)
 
+#define assert_memory_equal(a, b, n) assert_true(memcmp(a, b, n) == 0)
+#define cmocka_run_group_tests_name(name, tests, setup, teardown) cmocka_run_group_tests(tests, setup, teardown)
 #define cmocka_run_group_tests(tests, setup, teardown) stub_run(tests, sizeof(tests) / sizeof(tests)[0])
 
 static inline int stub_run(const struct CMUnitTest *t, size_t n)
