@@ -75,6 +75,12 @@ static __device__ inline void wgmma_wait(void)
 	asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 }
 
+/* Where 16-byte piece c of a row of 64 halves stands. */
+static __device__ inline int swizzled(int row, int c)
+{
+	return row * BK + ((c ^ (row & 7)) << 3);
+}
+
 /* Descriptor of rows of 128 bytes with the 128-byte swizzle: address, 1,024 bytes from 8 rows to the next 8. */
 static __device__ inline uint64_t operand(const void *p)
 {
@@ -87,12 +93,6 @@ static __device__ inline uint64_t operand(const void *p)
 template <int BM> struct tiles {
 	__half a[STAGES][BM * BK], b[2][BN * BK];
 };
-
-/* Where 16-byte piece c of a row of 64 halves stands. */
-static __device__ inline int swizzled(int row, int c)
-{
-	return row * BK + ((c ^ (row & 7)) << 3);
-}
 
 template <int T, int BM, bool PAIR> static __global__ void __launch_bounds__(THREADS, 2) gemm_wg_kernel(struct gemm_args g)
 {
