@@ -35,7 +35,7 @@ static struct turn_context context;
 static inline void open_all(const char *model, int32_t tokens)
 {
 	struct engine_options o = ENGINE_OPTIONS_DEFAULT;
-	struct turn_tables *tables;
+	struct turn_tables *tables = NULL;
 	struct err err = {0};
 
 	o.model = model;
