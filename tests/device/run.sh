@@ -80,7 +80,6 @@ ops() {
 	KEEP=4 step parity-history env DS4_CUDA_VECTOR_ROWS=512 timeout 150 $B/tests_parity_history_test
 	KEEP=4 step history-matrix env DS4_CUDA_VECTOR_ROWS=0 timeout 100 $B/tests_parity_history_test
 	KEEP=40 step parity-matrix timeout 120 $B/tests_device_cuda_check ops
-	KEEP=3 step parity-wide env DS4_CUDA_WIDE=1 timeout 120 $B/tests_device_cuda_check ops
 }
 
 parity() {

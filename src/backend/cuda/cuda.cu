@@ -899,9 +899,8 @@ extern "C" enum status ds4_cuda_open(struct backend **out, const struct be_optio
 #ifdef DS4_CUDA_WGMMA
 	c->wgmma = prop.major == 9 && prop.minor == 0 && env_int("DS4_CUDA_HOPPER", 1);
 #endif
-	c->fill = env_int("DS4_CUDA_FILL", 1);
+	c->fill = env_int("DS4_CUDA_FILL", 4);
 	c->sms = prop.multiProcessorCount > 0 ? prop.multiProcessorCount : 132;
-	c->wide = env_int("DS4_CUDA_WIDE", c->sms);
 	c->loader.stream = c->stream;
 	c->be.name = "cuda";
 	c->be.ops = cuda_ops;

@@ -112,7 +112,7 @@ struct eng {
 	int32_t matvec_rows;	/* steps up to this many rows use the vector kernels */
 	int32_t grown;		/* scratch memory moved: recorded graphs are stale */
 	int32_t overlap;	/* a kernel may start before the one in front of it has ended; see follow() */
-	int32_t sms, wgmma, wide;	/* wide: blocks from which on the wide matrix kernel runs */
+	int32_t sms, wgmma;
 	int32_t fill;		/* blocks on a multiprocessor that products of few rows aim at */
 };
 

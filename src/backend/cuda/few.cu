@@ -4,7 +4,7 @@
  *       few_hidden(), few_down(): the two halves of the experts, routed and shared, one launch each.
  * How   A block of 8 warps makes `tiles` pieces of 16 outputs.  KS warps share the inner length of a piece, superblock by
  *       superblock, and their sums are added in their order; KS depends on the length alone, so a row's bits do too.
- *       Experts: pairs (row, choice) of one expert are an item of up to 8 rows; blocks take items.  The hidden values leave as
+ *       Experts: pairs (row, choice) of one expert are an item of up to 4 rows; blocks take items.  The hidden values leave as
  *       int8, ready for the second half, whose results stay apart for each pair: who reads them adds them (gather).
  *       Kernels may start before the one in front has ended (follow()): they load their first weights meanwhile.
  * Careful
@@ -116,6 +116,11 @@ template <int MODE> static __device__ inline float sum_of(const float *red, int 
 	for (int k = 0; k < ks; k++)
 		v = __fadd_rn(v, red[((tile * ks + k) * MODE + row) * 16 + m]);
 	return v;
+}
+
+static __device__ inline float sum_rows(const float *red, int ks, int tile, int row, int m, int mode)
+{
+	return mode == 4 ? sum_of<4>(red, ks, tile, row, m) : sum_of<SHARED_ROWS>(red, ks, tile, row, m);
 }
 
 /* The 32 lanes hold a group: rounds it and stores it as group `group` of a row. */
@@ -452,7 +457,7 @@ template <int N> static __global__ void route_items_kernel(struct dstep s, struc
 #pragma unroll 1
 	for (int i = threadIdx.x; i < rows * r.used; i += blockDim.x)
 		r.idx[i] = list[i];
-	build_items(items, n_items, list, rows * r.used, r.experts, few_item_rows(rows), room);
+	build_items(items, n_items, list, rows * r.used, r.experts, ITEM_ROWS, room);
 }
 
 void few_route(struct eng *e, const struct router *r, int rows, struct item *items, int32_t *n_items)
@@ -472,12 +477,12 @@ void few_items(struct eng *e, const int32_t *idx, int rows, int used, int expert
 	const int threads = (experts + WARP - 1) / WARP * WARP;
 
 	LAUNCH(e, items_kernel, 1, threads, (size_t)(threads + rows * used) * 4, items, n_items, idx, rows * used, experts,
-	       few_item_rows(rows));
+	       ITEM_ROWS);
 }
 
 /* The block's item: its rows as rows of x (x_row) and as rows of what it makes (to_row). */
 struct ffn_block {
-	int x_row[ITEM_ROWS], to_row[ITEM_ROWS], n, expert;
+	int x_row[SHARED_ROWS], to_row[SHARED_ROWS], n, expert;
 };
 
 /* False: no such item.  All threads; ends with a barrier. */
@@ -513,15 +518,16 @@ static __device__ inline bool find_item(struct ffn_block *b, const struct ffn &f
 }
 
 /* Gate, up, SwiGLU: 32 hidden values of an item's rows, rounded.  Grid: F / 32, items, the shared expert's first. */
-template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THREADS, 2) hidden_kernel(struct ffn f)
+template <int MS, int T, int TS> static __global__ void __launch_bounds__(THREADS, 3) hidden_kernel(struct ffn f)
 {
 	DYNAMIC(float4, memory);
 	float *red = (float *)memory;
 	__shared__ struct ffn_block b;
 	const bool shared = (int)blockIdx.y < f.shared_items;
+	const int mode = shared ? MS : ITEM_ROWS;
 	const struct dw &g = shared ? f.shared[0] : f.w[0], &u = shared ? f.shared[1] : f.w[1];
 	const int ks = split_of(g.stride);
-	uint2 *grid = (uint2 *)(red + (size_t)4 * ks * MODE * 16);
+	uint2 *grid = (uint2 *)(red + (size_t)4 * ks * MS * 16);
 	struct strip_job j = {&g, &u, 0, (int)blockIdx.x * 32, g.out, 4};
 
 	follow_lead();
@@ -530,10 +536,10 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	if (T == DTYPE_IQ2_XXS && g.type == T)
 		load_grid_copies(grid);
 	if (shared) {
-		find_item(&b, f, blockIdx.y, MODE);
+		find_item(&b, f, blockIdx.y, MS);
 	} else {
 		follow_wait();
-		if (!find_item(&b, f, blockIdx.y, MODE))
+		if (!find_item(&b, f, blockIdx.y, MS))
 			return;
 		j.base = (size_t)b.expert * g.out;
 	}
@@ -543,15 +549,15 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	};
 	const struct vec_x &x = shared ? f.x_shared : f.x;
 
-	if (g.type == T)
-		run_tiles<T, MODE>(red, j, x, b.x_row, &b.n, grid, before);
+	if (!shared)
+		run_tiles<T, ITEM_ROWS>(red, j, x, b.x_row, &b.n, grid, before);
 	else
-		run_tiles<TS, MODE>(red, j, x, b.x_row, &b.n, grid, before);
+		run_tiles<TS, MS>(red, j, x, b.x_row, &b.n, grid, before);
 	__syncthreads();
 #pragma unroll 1
 	for (int row = threadIdx.x / WARP; row < b.n; row += WARPS) {
 		const int m = threadIdx.x % WARP, to = b.to_row[row];
-		float v = swiglu1(sum_of<MODE>(red, ks, m / 16, row, m % 16), sum_of<MODE>(red, ks, 2 + m / 16, row, m % 16), f.limit);
+		float v = swiglu1(sum_rows(red, ks, m / 16, row, m % 16, mode), sum_rows(red, ks, 2 + m / 16, row, m % 16, mode), f.limit);
 
 		if (!shared)
 			v *= f.weight[to];
@@ -562,25 +568,26 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 }
 
 /* Down: part[to_row] = W h, 16 * tiles outputs of an item's rows.  Grid: d / (16 * tiles), items. */
-template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THREADS, 2) down_kernel(struct ffn f)
+template <int MS, int T, int TS> static __global__ void __launch_bounds__(THREADS, 3) down_kernel(struct ffn f)
 {
 	DYNAMIC(float4, memory);
 	float *red = (float *)memory;
 	__shared__ struct ffn_block b;
 	const bool shared = (int)blockIdx.y < f.shared_items;
+	const int mode = shared ? MS : ITEM_ROWS;
 	const struct dw &w = shared ? f.shared[2] : f.w[2];
 	const int ks = split_of(w.stride);
-	uint2 *grid = (uint2 *)(red + (size_t)f.tiles * ks * MODE * 16);
+	uint2 *grid = (uint2 *)(red + (size_t)f.tiles * ks * MS * 16);
 	struct strip_job j = {&w, NULL, 0, (int)blockIdx.x * f.tiles * 16, w.out, f.tiles};
 
 	follow_lead();
 	if (T == DTYPE_IQ2_XXS && w.type == T)
 		load_grid_copies(grid);
 	if (shared) {
-		find_item(&b, f, blockIdx.y, MODE);
+		find_item(&b, f, blockIdx.y, MS);
 	} else {	/* the list is older than the kernel in front: but only its end says that the list's end has been seen */
 		follow_wait();
-		if (!find_item(&b, f, blockIdx.y, MODE))
+		if (!find_item(&b, f, blockIdx.y, MS))
 			return;
 		j.base = (size_t)b.expert * w.out;
 	}
@@ -594,41 +601,41 @@ template <int MODE, int T, int TS> static __global__ void __launch_bounds__(THRE
 	x.d = f.d;
 	x.width = w.in;
 	x.stride = f.q_stride;
-	if (w.type == T)
-		run_tiles<T, MODE>(red, j, x, b.to_row, &b.n, grid, before);
+	if (!shared)
+		run_tiles<T, ITEM_ROWS>(red, j, x, b.to_row, &b.n, grid, before);
 	else
-		run_tiles<TS, MODE>(red, j, x, b.to_row, &b.n, grid, before);
+		run_tiles<TS, MS>(red, j, x, b.to_row, &b.n, grid, before);
 	__syncthreads();
 #pragma unroll 1
 	for (int c = threadIdx.x; c < b.n * 32; c += THREADS) {	/* two tiles */
 		int row = c / 32, m = c % 32;
 
 		if (j.o0 + m < j.end)
-			f.part[(size_t)b.to_row[row] * w.out + j.o0 + m] = sum_of<MODE>(red, ks, m / 16, row, m % 16);
+			f.part[(size_t)b.to_row[row] * w.out + j.o0 + m] = sum_rows(red, ks, m / 16, row, m % 16, mode);
 	}
 }
 
-template <int MODE, int T, int TS> static void launch_ffn(struct eng *e, const struct ffn *f, bool down)
+template <int MS, int T, int TS> static void launch_ffn(struct eng *e, const struct ffn *f, bool down)
 {
 	const int ks = split_of(f->w[down ? 2 : 0].stride), kss = split_of(f->shared[down ? 2 : 0].stride);
 	const int items = (f->idx_items ? f->idx_items : 0) + f->shared_items, out = f->w[down ? 2 : 0].out;
-	const size_t smem = (size_t)(down ? f->tiles : 4) * max(ks, kss) * MODE * 64 + few_room(T);
+	const size_t smem = (size_t)(down ? f->tiles : 4) * max(ks, kss) * MS * 64 + few_room(T);
 
 	if (down) {
-		ALLOW((down_kernel<MODE, T, TS>), smem);
-		LAUNCH(e, (down_kernel<MODE, T, TS>), dim3(div_up(out, 16 * f->tiles), items), THREADS, smem, *f);
+		ALLOW((down_kernel<MS, T, TS>), smem);
+		LAUNCH(e, (down_kernel<MS, T, TS>), dim3(div_up(out, 16 * f->tiles), items), THREADS, smem, *f);
 	} else {
-		ALLOW((hidden_kernel<MODE, T, TS>), smem);
-		LAUNCH(e, (hidden_kernel<MODE, T, TS>), dim3(div_up(out, 32), items), THREADS, smem, *f);
+		ALLOW((hidden_kernel<MS, T, TS>), smem);
+		LAUNCH(e, (hidden_kernel<MS, T, TS>), dim3(div_up(out, 32), items), THREADS, smem, *f);
 	}
 }
 
 template <int T> static void launch_ffn_mode(struct eng *e, const struct ffn *f, bool down)
 {
-	if (few_item_rows(f->rows) == 4)
+	if (f->rows <= 4)
 		launch_ffn<4, T, DTYPE_Q8_0>(e, f, down);
 	else
-		launch_ffn<8, T, DTYPE_Q8_0>(e, f, down);
+		launch_ffn<SHARED_ROWS, T, DTYPE_Q8_0>(e, f, down);
 }
 
 /* The list of items, or only the shared expert, has been made: runs one half. */
@@ -668,11 +675,10 @@ bool few_ffn_types(const struct dw *w, const struct dw *shared)
 bool few_ffn(struct eng *e, struct ffn *f, const float *x)
 {
 	const size_t all = (size_t)f->pairs + (f->shared_items ? f->rows : 0), out = f->w[2].out;
-	const int32_t mode = few_item_rows(f->rows);
 
 	f->q_stride = up256(f->w[2].in);
 	if (f->shared_items)
-		f->shared_items = div_up(f->rows, mode);
+		f->shared_items = div_up(f->rows, f->rows <= 4 ? 4 : SHARED_ROWS);
 	else
 		f->shared[0] = f->w[0], f->shared[1] = f->w[1], f->shared[2] = f->w[2];
 	f->q = (int8_t *)eng_scratch(e, S_HIDDEN, all * f->q_stride);

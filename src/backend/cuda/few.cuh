@@ -134,7 +134,7 @@ template <> struct unit<DTYPE_F16> {	/* 64 elements: row g, 0..31 and 32..63, th
 };
 
 template <> struct unit<DTYPE_IQ2_XXS> {	/* 256: rows, factors */
-	static const int PER = 1, PIECES = 3, DEPTH = 3;
+	static const int PER = 1, PIECES = 3, DEPTH = 2;
 };
 
 template <> struct unit<DTYPE_Q2_K> {	/* 256: rows, scales, factors */

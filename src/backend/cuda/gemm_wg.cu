@@ -17,7 +17,7 @@
 
 #if defined(DS4_CUDA_WGMMA) && !defined(DS4_CUDA_EMU)
 
-static const int BK = 64, THREADS = 256, STAGES = 3, COPIES = 8;	/* of the codebook: a lane's copy has banks of its own */
+static const int BN = 128, BK = 64, THREADS = 256, STAGES = 3, COPIES = 8;	/* of the codebook: a lane's copy has banks of its own */
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define HOPPER 1
@@ -26,38 +26,6 @@ static const int BK = 64, THREADS = 256, STAGES = 3, COPIES = 8;	/* of the codeb
 #endif
 
 #if HOPPER
-static __device__ inline void wgmma256(float d[128], uint64_t a, uint64_t b, int add)
-{
-	asm volatile("{.reg .pred p; setp.ne.b32 p, %130, 0; "
-		     "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 {"
-		     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-		     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-		     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-		     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-		     "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-		     "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-		     "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-		     "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-		     "%128, %129, p, 1, 1, 0, 0;}"
-		     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-		       "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-		       "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-		       "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
-		       "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
-		       "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
-		       "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
-		       "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]),
-		       "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]),
-		       "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]),
-		       "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]),
-		       "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]),
-		       "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]),
-		       "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]),
-		       "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]),
-		       "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
-		     : "l"(a), "l"(b), "r"(add));
-}
-
 static __device__ inline void wgmma128(float d[64], uint64_t a, uint64_t b, int add)
 {
 	asm volatile("{.reg .pred p; setp.ne.b32 p, %66, 0; "
@@ -116,7 +84,7 @@ static __device__ inline uint64_t operand(const void *p)
 }
 #endif
 
-template <int BM, int BN> struct tiles {
+template <int BM> struct tiles {
 	__half a[STAGES][BM * BK], b[2][BN * BK];
 };
 
@@ -126,14 +94,12 @@ static __device__ inline int swizzled(int row, int c)
 	return row * BK + ((c ^ (row & 7)) << 3);
 }
 
-template <int T, int BM, int BN, bool PAIR>
-static __global__ void __launch_bounds__(THREADS, BN == 256 ? 1 : 2) gemm_wg_kernel(struct gemm_args g)
+template <int T, int BM, bool PAIR> static __global__ void __launch_bounds__(THREADS, 2) gemm_wg_kernel(struct gemm_args g)
 {
 #if HOPPER
 	constexpr int MI = BM / 32, N = BM == 128 ? BN : BN / 2;	/* columns of a group of warps */
-	constexpr int HB = BN / 128;	/* rows of W's tile that a thread expands its part of: mine, mine + 128 */
 	DYNAMIC(int4, memory);
-	struct tiles<BM, BN> *s = (struct tiles<BM, BN> *)(((uintptr_t)memory + 1023) & ~(uintptr_t)1023);
+	struct tiles<BM> *s = (struct tiles<BM> *)(((uintptr_t)memory + 1023) & ~(uintptr_t)1023);
 	uint4 *grid = (uint4 *)(s + 1);
 	const int tid = threadIdx.x, lane = tid % WARP, team = tid / 128;
 	const int mine = tid / WARP * 16 + lane % 16, part = lane / 16;	/* eight lanes that store together have eight rows */
@@ -141,8 +107,8 @@ static __global__ void __launch_bounds__(THREADS, BN == 256 ? 1 : 2) gemm_wg_ker
 	int first = blockIdx.y * BM, count = min(BM, g.m - first), expert = 0;
 	int32_t at[MI];
 	float acc[N / 2];
-	struct strip raw[HB], later[HB];	/* of the step that is expanded next, and of the one behind (a superblock ahead) */
-	size_t w_row[HB];
+	struct strip raw, later;	/* of the step that is expanded next, and of the one behind (a superblock ahead) */
+	size_t w_row;
 
 	follow();
 	if (g.tile) {
@@ -166,13 +132,9 @@ static __global__ void __launch_bounds__(THREADS, BN == 256 ? 1 : 2) gemm_wg_ker
 			at[i] = (int32_t)(((g.a_row ? g.a_row[first + m] : first + m) * g.lda + (int64_t)blockIdx.z * g.w.in) / 8);
 	}
 	const struct dw &w = PAIR && mine / 32 % 2 ? g.w2 : g.w;
+	const int column = PAIR ? n0 + mine / 64 * 32 + mine % 32 : n0 + mine;
 
-#pragma unroll
-	for (int h = 0; h < HB; h++) {
-		const int column = PAIR ? n0 + mine / 64 * 32 + mine % 32 : n0 + mine + 128 * h;
-
-		w_row[h] = (size_t)expert * g.w.out + (size_t)blockIdx.z * per_group + (column < per_group ? column : 0);
-	}
+	w_row = (size_t)expert * g.w.out + (size_t)blockIdx.z * per_group + (column < per_group ? column : 0);
 #pragma unroll
 	for (int i = 0; i < N / 2; i++)
 		acc[i] = 0;
@@ -194,11 +156,9 @@ static __global__ void __launch_bounds__(THREADS, BN == 256 ? 1 : 2) gemm_wg_ker
 		__half *to = s->b[step % 2];
 
 #pragma unroll
-		for (int h = 0; h < HB; h++)
-#pragma unroll
-			for (int i = 0; i < 4; i++)
-				*(uint4 *)(to + swizzled(mine + 128 * h, piece_at<T>(part, i) / 8)) =
-					strip_piece<T, COPIES>(raw[h], w, w_row[h], step, part, i, grid);
+		for (int i = 0; i < 4; i++)
+			*(uint4 *)(to + swizzled(mine, piece_at<T>(part, i) / 8)) =
+				strip_piece<T, COPIES>(raw, w, w_row, step, part, i, grid);
 	};
 	/* Bytes travel while a whole step is computed: they were asked for one step before `raw` became theirs. */
 	auto turn = [&](int step) {
@@ -206,24 +166,19 @@ static __global__ void __launch_bounds__(THREADS, BN == 256 ? 1 : 2) gemm_wg_ker
 
 		if (step % EACH)
 			return;
-#pragma unroll
-		for (int h = 0; h < HB; h++) {
-			raw[h] = later[h];
-			if (step + EACH < steps)
-				strip_load<T>(&later[h], w, w_row[h], step + EACH, part);
-		}
+		raw = later;
+		if (step + EACH < steps)
+			strip_load<T>(&later, w, w_row, step + EACH, part);
 	};
 	auto ready = [] {	/* A of the next step has come; everything written is seen by the asynchronous unit */
 		asm volatile("cp.async.wait_group 1;" ::: "memory");
-		asm volatile("fence.proxy.async;" ::: "memory");
+		asm volatile("fence.proxy.async.shared::cta;" ::: "memory");	/* a wider fence waits for loads under way */
 		__syncthreads();
 	};
 
 	copy_a(0);
 	copy_a(1);
-#pragma unroll
-	for (int h = 0; h < HB; h++)
-		strip_load<T>(&later[h], w, w_row[h], 0, part);
+	strip_load<T>(&later, w, w_row, 0, part);
 	turn(0);
 	expand(0);
 	if (steps > 1)
@@ -236,9 +191,7 @@ static __global__ void __launch_bounds__(THREADS, BN == 256 ? 1 : 2) gemm_wg_ker
 		wgmma_begin();
 #pragma unroll
 		for (int k = 0; k < BK / 16; k++) {	/* 32 bytes on: 2 in a descriptor */
-			if constexpr (N == 256)
-				wgmma256(acc, a + 2 * k, b + 2 * k, 1);
-			else if constexpr (N == 128)
+			if constexpr (N == 128)
 				wgmma128(acc, a + 2 * k, b + 2 * k, 1);
 			else
 				wgmma64(acc, a + 2 * k, b + 2 * k, 1);
@@ -296,30 +249,25 @@ static __global__ void __launch_bounds__(THREADS, BN == 256 ? 1 : 2) gemm_wg_ker
 #endif
 }
 
-template <int T, int BM, int BN, bool PAIR> static void launch(struct eng *e, const struct gemm_args *g, int rows)
+template <int T, int BM, bool PAIR> static void launch(struct eng *e, const struct gemm_args *g, int rows)
 {
-	const size_t smem = sizeof(struct tiles<BM, BN>) + 1024 + (T == DTYPE_IQ2_XXS ? 256 * COPIES * 16 : 0);
+	const size_t smem = sizeof(struct tiles<BM>) + 1024 + (T == DTYPE_IQ2_XXS ? 256 * COPIES * 16 : 0);
 	dim3 grid(div_up(g->w.out / g->groups, PAIR ? BN / 2 : BN), rows, g->groups);
 
-	cudaFuncSetAttribute(gemm_wg_kernel<T, BM, BN, PAIR>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
-	LAUNCH(e, (gemm_wg_kernel<T, BM, BN, PAIR>), grid, THREADS, smem, *g);
+	cudaFuncSetAttribute(gemm_wg_kernel<T, BM, PAIR>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
+	LAUNCH(e, (gemm_wg_kernel<T, BM, PAIR>), grid, THREADS, smem, *g);
 }
 
-/* Many blocks of 128 x 256 where they fill the device: they read less for each product. */
 template <int T> static void launch_shape(struct eng *e, const struct gemm_args *g, int rows, int tile)
 {
-	const int out = g->w.out / g->groups;
-
 	if (g->h && tile == 64)
-		launch<T, 64, 128, true>(e, g, rows);
+		launch<T, 64, true>(e, g, rows);
 	else if (g->h)
-		launch<T, 128, 128, true>(e, g, rows);
+		launch<T, 128, true>(e, g, rows);
 	else if (tile == 64)
-		launch<T, 64, 128, false>(e, g, rows);
-	else if (!g->tile && out % 256 == 0 && out / 256 * rows * g->groups >= e->wide && (T == DTYPE_Q8_0 || T == DTYPE_F16))
-		launch<T, 128, 256, false>(e, g, rows);
+		launch<T, 64, false>(e, g, rows);
 	else
-		launch<T, 128, 128, false>(e, g, rows);
+		launch<T, 128, false>(e, g, rows);
 }
 
 bool k_gemm_wg(struct eng *e, const struct gemm_args *g, int32_t max_tiles, int32_t tile)

@@ -21,17 +21,12 @@ struct few_product {
 	int32_t groups;
 };
 
-static const int ITEM_ROWS = 8;
+static const int ITEM_ROWS = 4;		/* few rows choose one expert; the shared expert takes up to SHARED_ROWS */
+static const int SHARED_ROWS = 8;
 
 struct item {
 	int32_t expert, n, pair[ITEM_ROWS];
 };
-
-/* Rows of an item in a step of `rows`. */
-static __host__ __device__ inline int few_item_rows(int rows)
-{
-	return rows <= 4 ? 4 : ITEM_ROWS;
-}
 
 struct router {
 	int32_t *idx;
