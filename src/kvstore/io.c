@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,6 +38,12 @@ long io_calls(enum io_op op)
 	return atomic_load(&fault[op].calls);
 }
 
+static void die_if_asked(enum io_op op)
+{
+	if (atomic_load(&fault[op].reason) == IO_KILL)
+		kill(getpid(), SIGKILL);
+}
+
 /* Counts a call; true: it has to fail, errno says why. */
 static bool must_fail(enum io_op op)
 {
@@ -45,6 +52,8 @@ static bool must_fail(enum io_op op)
 
 	if (first == 0 || call < first || call > atomic_load(&fault[op].last))
 		return false;
+	if (op != IO_WRITE)
+		die_if_asked(op);
 	errno = atomic_load(&fault[op].reason);
 	return true;
 }
@@ -151,6 +160,8 @@ enum status io_write(int fd, const char *path, const void *p, size_t n, uint64_t
 		}
 		done += (size_t)k;
 	}
+	if (fail)
+		die_if_asked(IO_WRITE);
 	errno = reason;
 	return fail ? failed(path, "write", err) : OK;
 }

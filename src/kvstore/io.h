@@ -14,8 +14,11 @@
 
 enum io_op { IO_OPEN, IO_CREATE, IO_READ, IO_WRITE, IO_SYNC, IO_RENAME, IO_REMOVE, IO_LIST, IO_FOLDER, IO_LOCK, IO_OPS };
 
+enum { IO_KILL = -1 };
+
 /* The n-th call of `op` from now fails with error number `reason` (n = 0: none does any more), and `more` after it,
- * too.  A write that fails has written half; a read that fails with reason 0 has met the end of the file. */
+ * too.  A write that fails has written half; a read that fails with reason 0 has met the end of the file.  With reason
+ * IO_KILL the process is killed there and then. */
 void io_fail_at(enum io_op op, long n, long more, int reason);
 long io_calls(enum io_op op);			/* since the last io_fail_at of that op */
 

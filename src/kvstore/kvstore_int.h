@@ -8,8 +8,8 @@
  *   tidy.c    what is worth least, rewriting files with holes
  *   look.c    listing, removing, gc, verify: the maintenance part of kvstore.h
  *
- * Locks: `lock` guards everything that says so; it is never held across a system call that waits for a disk, except
- * removing a file.  Functions whose comment says "locked" are called with it. */
+ * Locks: `lock` guards everything that says so; it is never held across a system call that waits for a disk.  Functions
+ * whose comment says "locked" are called with it. */
 #ifndef DS4_KVSTORE_KVSTORE_INT_H
 #define DS4_KVSTORE_KVSTORE_INT_H
 
@@ -240,8 +240,9 @@ void tidy_unreachable(struct kvstore *ks, struct kvstore_gc *out);
 bool tidy_step(struct kvstore *ks);
 /* Rewrites files with holes: with any, or those that are half empty.  Gives up the lock. */
 void tidy_holes(struct kvstore *ks, bool any);
-/* Takes a file that nothing refers to from the disk; when it is being read, afterwards.  False: it is still there. */
+/* Takes a file that nothing refers to from the disk; when it is being read, afterwards.  False: it is still there.  Gives up
+ * the lock. */
 bool tidy_remove_file(struct kvstore *ks, struct store_file *f);
-void tidy_unpin(struct kvstore *ks, struct store_file *f);
+void tidy_unpin(struct kvstore *ks, struct store_file *f);	/* likewise, when it was the last pin of a file that goes */
 
 #endif

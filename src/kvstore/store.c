@@ -106,7 +106,8 @@ bool store_claim(struct kvstore *ks)
 		st = io_lock(&ks->lock_fd, path, &err);
 	}
 	if (st == ERR_LIMIT)
-		store_warn(ks, "lock", "%s: another process writes here; this one reads what there is and stores nothing", ks->dir);
+		store_warn(ks, "lock", "%s: another process writes here; this one reads what there is and stores nothing",
+			   ks->dir);
 	else if (st != OK)
 		store_warn(ks, "claim", "%s; nothing will be stored", err.msg);
 	return st == OK;

@@ -27,6 +27,7 @@ enum {
 
 bool tidy_remove_file(struct kvstore *ks, struct store_file *f)
 {
+	struct store_file was = *f, *again;
 	char path[STORE_PATH];
 	struct err err = {0};
 	enum status st;
@@ -35,17 +36,21 @@ bool tidy_remove_file(struct kvstore *ks, struct store_file *f)
 		f->gone = true;
 		return false;
 	}
-	store_path(ks, f->name, path);
-	st = io_remove(path, &err);
-	if (st != OK && st != ERR_NOT_FOUND) {
-		f->stuck = true;
-		f->gone = false;
-		ks->stats.errors++;
-		store_warn(ks, "remove", "%s", err.msg);
-		return false;
-	}
 	index_drop_file(&ks->index, f);
-	return true;
+	store_path(ks, was.name, path);
+	store_unlock(ks);		/* a large file takes the disk a while */
+	st = io_remove(path, &err);
+	store_lock(ks);
+	if (st == OK || st == ERR_NOT_FOUND)
+		return true;
+	ks->stats.errors++;
+	store_warn(ks, "remove", "%s", err.msg);
+	again = index_add_file(&ks->index, was.name, was.fingerprint, was.bytes, was.records);
+	if (again) {
+		again->stuck = true;
+		again->damaged = was.damaged;
+	}
+	return false;
 }
 
 void tidy_unpin(struct kvstore *ks, struct store_file *f)

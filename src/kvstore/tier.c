@@ -225,6 +225,12 @@ static void on_taken(void *ctx, const struct tree_item *item)
 	store_unlock(ks);
 }
 
+/* Locked.  Is it there, and of the size that the attached tree's has? */
+static bool fits(const struct kvstore *ks, const struct entry *e, enum kvfile_kind kind)
+{
+	return e->part[kind].place != PLACE_NONE && (!ks->pool || e->part[kind].bytes == section_bytes(ks, kind));
+}
+
 /* Locked. */
 static int32_t find(struct kvstore *ks, struct tree_key before, const struct tree_key *key, const int32_t *token, int32_t n,
 		    int32_t have)
@@ -234,11 +240,11 @@ static int32_t find(struct kvstore *ks, struct tree_key before, const struct tre
 	for (int32_t i = have; i < n; i++) {
 		const struct entry *e = index_get(&ks->index, key[i]);
 
-		if (!e || e->part[KVFILE_BLOCK].place == PLACE_NONE || e->end != (i + 1) * GEOM_BLOCK ||
+		if (!e || !fits(ks, e, KVFILE_BLOCK) || e->end != (i + 1) * GEOM_BLOCK ||
 		    !key_is(e->before, i ? key[i - 1] : before) ||
 		    memcmp(e->token, token + (size_t)i * GEOM_BLOCK, sizeof e->token) != 0)
 			break;
-		if (e->part[KVFILE_CHECK].place != PLACE_NONE)
+		if (fits(ks, e, KVFILE_CHECK))
 			best = i + 1;
 	}
 	return best;

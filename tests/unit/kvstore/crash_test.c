@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "kvstore/io.h"
 #include "support/store_kit.h"
 
 enum { LISTS = 12, N = 1536, BUDGET = 250 << 10 };
@@ -25,13 +26,13 @@ static void list_of(int32_t *t, int a)
 	kit_tokens(t, N, a % 3 ? 512 : 0, a / 3, 100 + a);
 }
 
-/* Reads, saves, takes, removes and collects for ever. */
-static void save_for_ever(const char *dir, uint64_t seed)
+/* Reads, saves, takes, removes and collects, so many times. */
+static void save(const char *dir, uint64_t seed, long times)
 {
 	struct rng rng = rng_seed(seed);
 	int32_t t[N];
 
-	for (;;) {
+	for (; times > 0; times--) {
 		struct store_kit k;
 
 		store_kit_open(&k, dir, KIT_TINY, 60, 1, &(struct kvstore_options){.budget = BUDGET, .gather = 0.001});
@@ -114,7 +115,7 @@ static void a_process_killed_at_any_moment_leaves_only_what_is_right(void **stat
 		child = fork();
 		assert_true(child >= 0);
 		if (child == 0) {
-			save_for_ever(dir, seed);
+			save(dir, seed, 1000000);
 			_exit(1);
 		}
 		usleep((useconds_t)rng_below(&rng, i % 4 ? 60000 : 300000));
@@ -131,10 +132,52 @@ static void a_process_killed_at_any_moment_leaves_only_what_is_right(void **stat
 	kit_remove_dir(dir);
 }
 
+/* The same, but the moments are the system calls themselves: killed before the n-th of each kind, or in the middle of the
+ * n-th write. */
+static void nor_does_one_killed_in_a_system_call(void **state)
+{
+	static const enum io_op ops[] = {IO_CREATE, IO_WRITE, IO_SYNC, IO_RENAME, IO_REMOVE, IO_READ};
+	struct sum sum = {0};
+	char dir[256];
+	int kills = 0;
+
+	(void)state;
+	for (size_t o = 0; o < sizeof ops / sizeof *ops; o++) {
+		bool killed = true;
+
+		kit_new_dir(dir);
+		for (long n = 1; killed && n < 50; n += n < 10 ? 1 : 5) {
+			int status = 0;
+			pid_t child;
+
+			fflush(stdout);
+			child = fork();
+			assert_true(child >= 0);
+			if (child == 0) {
+				io_fail_at(ops[o], n, 0, IO_KILL);
+				save(dir, (uint64_t)n, 1);
+				_exit(0);
+			}
+			while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+				;
+			killed = WIFSIGNALED(status);
+			kills += killed;
+			if (!killed && WEXITSTATUS(status))
+				fail_msg("the process ended by itself, status %d", status);
+			look_at(dir, (int)n, &sum);
+		}
+		kit_remove_dir(dir);
+	}
+	printf("killed in %d system calls: %llu sections verified, %llu tokens taken and compared\n", kills,
+	       (unsigned long long)sum.sections, (unsigned long long)sum.tokens);
+	assert_true(kills > 30);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_process_killed_at_any_moment_leaves_only_what_is_right),
+		cmocka_unit_test(nor_does_one_killed_in_a_system_call),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
