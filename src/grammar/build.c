@@ -240,7 +240,7 @@ static enum status make_string(struct build *b, struct node *node, const struct 
 /* The greatest k with k / 10^decimals <= v (< v when strict). */
 static int64_t scaled_floor(double v, int decimals, bool strict)
 {
-	double scale = pow(10, decimals), limit = decimals ? 1e15 : LARGEST_INTEGER;
+	double scale = pow(10, decimals), limit = decimals ? 1e15 : (double)LARGEST_INTEGER;
 	int64_t k;
 
 	if (v >= limit / scale)

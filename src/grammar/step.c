@@ -48,8 +48,8 @@ bool stacks_add(struct stacks *s, const struct frame *f, uint32_t n)
 			return true;
 	if (s->n == MAX_STACKS)
 		return true;
-	if (start + n > s->room) {
-		uint32_t room = 2 * (start + n);
+	if (start + n + 1 > s->room) {		/* one more: there is an address even where nothing stands */
+		uint32_t room = 2 * (start + n + 1);
 		struct frame *more = mem_grow(s->f, room, sizeof *more);
 
 		if (!more) {

@@ -7,10 +7,11 @@
  * Promises
  *   U1  Everything a caller can get wrong is found by turn_open(): after it, only the engine can fail.
  *   U2  Order of events: { WAITING }, STARTED, { READ }, { REASONING }, { CONTENT }, { CALL_BEGIN { CALL_ARGUMENTS }
- *       CALL_END }, then exactly one FINISH.  A call that was cut off has no CALL_END.
+ *       CALL_END }, then exactly one FINISH.  A call that was cut off has no CALL_END; a turn that was cancelled or
+ *       refused before it began has no STARTED.
  *   U3  Texts of each kind, joined, do not depend on how tokens cut the bytes, nor on streaming.
- *   U4  The reasoning is always closed: by the model, by the budget, or with the last token that max_tokens or the
- *       context leaves.  max_tokens counts reasoning and answer together; an answer never has more tokens.
+ *   U4  max_tokens counts reasoning and answer together; an answer never has more tokens.  A reasoning that the budget,
+ *       max_tokens or the context ends is closed with </think>, which is then the last token that they leave.
  *   U5  With required or named tool_choice the answer is a call of a declared (the named) tool, unless it is cut off.
  *       With a format it is one JSON value of that schema, unless it is cut off or a tool is called instead.
  *   U6  What was answered is remembered for exact replay under the carrier and the call ids, before FINISH is told.

@@ -23,7 +23,7 @@ static void walk(const struct grammar *g, const uint8_t *choice, size_t n, int i
 	struct buf text = BUF_CAP(1 << 20);
 
 	require(m != NULL);
-	for (size_t i = 0; i < n && i < 200; i++) {
+	for (size_t i = 0; i < n && i < 60; i++) {
 		char ok[256];
 		int n_ok = 0, complete = matcher_complete(m);
 

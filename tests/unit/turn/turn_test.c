@@ -637,6 +637,52 @@ static void two_turns_at_once_do_not_mix(void **state)
 	}
 }
 
+/* An engine of its own, whose scheduler lets one request wait. */
+static void what_the_engine_refuses_ends_the_turn_with_its_error(void **state)
+{
+	enum { N = 8 };
+	struct sched_options few = {.max_waiting = 1};
+	struct engine_options o = ENGINE_OPTIONS_DEFAULT;
+	struct turn_context c = context;
+	struct record r[N];
+	struct turn *t[N];
+	struct err err = {0};
+	int refused = 0;
+
+	(void)state;
+	o.model = golden_tiny_path(3);
+	o.backend = "cpu";
+	o.threads = 1;
+	o.context = 512;
+	o.timelines = 1;
+	assert_int_equal(engine_open(&c.engine, &o, &err), OK);
+	assert_int_equal(worker_open(&c.worker, c.engine, &few, 10, &err), OK);
+	for (int i = 0; i < N; i++) {
+		struct turn_request q = request(ask("Hi", NULL), THINKING_OFF);
+
+		q.max_tokens = 200;
+		assert_int_equal(turn_open(&t[i], &c, &q, NULL, &err), OK);
+		assert_int_equal(turn_start(t[i], NULL, NULL, &err), OK);
+	}
+	for (int i = 0; i < N; i++) {
+		r[i] = (struct record){.events = 0};
+		while (turn_read(t[i], 30, record_take, &r[i]))
+			;
+		assert_int_equal(r[i].ends, 1);
+		assert_true(r[i].end.finish == TURN_LENGTH || r[i].end.finish == TURN_STOP || r[i].end.finish == TURN_ERROR);
+		if (r[i].end.finish == TURN_ERROR) {
+			assert_int_equal(r[i].err.code, ERR_LIMIT);
+			assert_non_null(strstr(r[i].err.msg, "waiting"));
+			refused++;
+		}
+		turn_close(t[i]);
+		record_clear(&r[i]);
+	}
+	assert_in_range(refused, 1, N - 1);
+	worker_close(c.worker);
+	engine_close(c.engine);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -675,6 +721,7 @@ int main(void)
 		cmocka_unit_test(what_a_caller_can_get_wrong_is_found_at_once),
 		cmocka_unit_test(counting_a_prompt_gives_the_length_that_a_turn_has),
 		cmocka_unit_test(two_turns_at_once_do_not_mix),
+		cmocka_unit_test(what_the_engine_refuses_ends_the_turn_with_its_error),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
