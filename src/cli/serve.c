@@ -59,7 +59,8 @@ static const char *const profile_names[] = {"auto", "preview", "0731", NULL};
 static const struct serve_args defaults = {
 	.engine = ENGINE_ARGS_DEFAULT, .port = 8000, .parallel = 16, .tokens = 393216, .connections = 4096, .queue = 256,
 	.body = 64 << 20, .header_seconds = 10, .idle_seconds = 120, .send_seconds = 30, .drain_seconds = 10,
-	.comment_seconds = 5, .model_id = "deepseek-v4-flash", .thinking_sampling = true, .kv = true, .kv_mb = KVSTORE_BUDGET_DEFAULT >> 20,
+	.comment_seconds = 5, .model_id = "deepseek-v4-flash", .thinking_sampling = true,
+	.kv = true, .kv_mb = KVSTORE_BUDGET_DEFAULT >> 20,
 };
 
 #define HIDDEN_TEXT(n, field) ARG_TEXT(n, 0, struct serve_args, field, "X", NULL)

@@ -743,17 +743,17 @@ static void contents_are_in_the_trace_and_never_in_the_log(void **state)
 /* ------------------------------------------------------------------ malformed requests */
 
 static const char *const seeds[] = {
-	"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n{\"model\":\"m\",\"messages\":[{\"role\":"
+	("POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n{\"model\":\"m\",\"messages\":[{\"role\":"
 	"\"user\",\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]}],\"max_tokens\":3,\"temperature\":0.5,\"tools\":[{\"type\":"
-	"\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\",\"properties\":{}}}}],\"stop\":[\"a\"]}",
-	"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n{\"max_tokens\":3,\"system\":[{\"type\":\"text\","
+	"\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\",\"properties\":{}}}}],\"stop\":[\"a\"]}"),
+	("POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n{\"max_tokens\":3,\"system\":[{\"type\":\"text\","
 	"\"text\":\"s\"}],\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":[{\"type\":"
 	"\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{\"a\":1}}]},{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\","
-	"\"tool_use_id\":\"t\",\"content\":\"x\"}]}]}",
-	"POST /v1/responses HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n{\"input\":[{\"type\":\"message\",\"role\":\"user\","
-	"\"content\":[{\"type\":\"input_text\",\"text\":\"hi\"}]}],\"max_output_tokens\":3,\"reasoning\":{\"effort\":\"low\"}}",
-	"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n{\"prompt\":\"Once\",\"max_tokens\":2,\"logprobs\":1}",
-	"POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n{\"content\":\"text\",\"with_pieces\":true}",
+	"\"tool_use_id\":\"t\",\"content\":\"x\"}]}]}"),
+	("POST /v1/responses HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n{\"input\":[{\"type\":\"message\",\"role\":\"user\","
+	"\"content\":[{\"type\":\"input_text\",\"text\":\"hi\"}]}],\"max_output_tokens\":3,\"reasoning\":{\"effort\":\"low\"}}"),
+	("POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n{\"prompt\":\"Once\",\"max_tokens\":2,\"logprobs\":1}"),
+	("POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n{\"content\":\"text\",\"with_pieces\":true}"),
 };
 
 static bool documented(int status)
