@@ -184,7 +184,8 @@ def parameters(ts):
 class Unit:
     """The rewriting pass: body (text), insts [(host name, expression)], defs {kernel: parameters}."""
 
-    def __init__(self, src):
+    def __init__(self, src, nvptx=False):
+        self.nvptx, self.tg_last = nvptx, None  # tg_last: the threadgroup variable before, in this kernel
         self.ts = fold_attributes(tokenize(src))
         self.defs, self.constants, self.insts, self.tg_vars = {}, [], [], 0
         self.out, self.header = [], []  # header: tokens of the declaration being read, at namespace scope
@@ -324,6 +325,7 @@ class Unit:
             raise Refused('kernel %s must return void' % name)
         end = closer(self.ts, j, '(', ')')
         self.defs[name] = parameters(self.ts[j + 1:end - 1])
+        self.tg_last = None
         if words[:1] != ['template']:
             self.insts.append((host_name or name, name))
         self.out += [x for x in pre + self.ts[j:end] if x[0] != 'attr']
@@ -358,8 +360,15 @@ class Unit:
         for q in [first[b:]] + [significant(p) for p in parts[1:]]:
             self.tg_vars += 1
             name, dims = q[0][1], ''.join(x[1] for x in q[1:])
-            self.out.append(('x', 'typedef %s msl_tgT_%s%s; threadgroup msl_tgT_%s &%s = msl_glue::tgv<msl_tgT_%s>(%d);'
-                             % (ctype, name, dims, name, name, name, self.tg_vars)))
+            where = 'msl_glue::tgv<msl_tgT_%s>(%d)' % (name, self.tg_vars)
+            self.out.append(('x', 'typedef %s msl_tgT_%s%s; ' % (ctype, name, dims)))
+            if self.nvptx:  # offsets in the block's shared memory, one behind the other
+                begin = 'msl_tgE_' + self.tg_last if self.tg_last else '0'
+                self.out.append(('x', 'enum : unsigned { msl_tgB_%s = %s, msl_tgE_%s = (msl_tgB_%s + sizeof(msl_tgT_%s) + 15) & ~15 }; '
+                                 % (name, begin, name, name, name)))
+                where = '*(threadgroup msl_tgT_%s *)(msl_rt_shared() + msl_tgB_%s)' % (name, name)
+                self.tg_last = name
+            self.out.append(('x', 'threadgroup msl_tgT_%s &%s = %s;' % (name, name, where)))
         self.header = []
         return end + 1
 
@@ -377,12 +386,26 @@ class Unit:
             if (host_name or base) in names:
                 raise Refused('two kernels are named ' + (host_name or base))
             g += self.thunk(len(names), expr, self.defs[base])
+            if self.nvptx:
+                g.append(self.entry(len(names)))
             names.append(host_name or base)
         g.append('#ifdef MSL_CHECK\nextern "C" __constant unsigned msl_checked = 1;\n#endif')
         g.append('extern "C" __constant unsigned msl_nkernels = %d;' % len(names))
         g.append('extern "C" __constant unsigned msl_constants[] = {%s ~0u};' % ''.join('%d,' % c[0] for c in self.constants))
         g.append('extern "C" __constant char msl_names[] = "%s";' % '\\0'.join(names))
         return '\n'.join(g) + '\n'
+
+    @staticmethod
+    def entry(k):
+        """The kernel that a GPU launches: buffer addresses as parameters, positions from its registers."""
+        fill = ''.join('c.buf[%d] = b%d; ' % (i, i) for i in range(22))
+        for field, reg in (('tgpig', 'ctaid'), ('tpitg', 'tid'), ('ntg', 'ntid'), ('tgpg', 'nctaid')):
+            fill += ''.join('c.%s[%d] = __nvvm_read_ptx_sreg_%s_%s(); ' % (field, i, reg, 'xyz'[i]) for i in range(3))
+        fill += ''.join('c.tpig[%d] = c.tgpig[%d] * c.ntg[%d] + c.tpitg[%d]; c.tpg[%d] = c.tgpg[%d] * c.ntg[%d]; '
+                        % ((i,) * 7) for i in range(3))
+        fill += 'c.tiitg = c.tpitg[0]; c.tiisg = c.tiitg % 32; c.sgitg = c.tiitg / 32; c.simdw = 32; c.nsg = c.ntg[0] / 32; '
+        return ('extern "C" __kernel void msl_entry_%d(%s) { msl_ctx c; %smsl_thunk_%d(&c); }'
+                % (k, ', '.join('ulong b%d' % i for i in range(22)), fill, k))
 
     @staticmethod
     def thunk(k, expr, params):
@@ -414,9 +437,10 @@ def main():
     a.add_argument('-D', action='append', default=[])
     a.add_argument('-I', action='append', default=[])
     a.add_argument('--clang', default='clang')
+    a.add_argument('--nvptx', action='store_true', help='add entries for an NVIDIA GPU; threads of a threadgroup along x only')
     a = a.parse_args()
     try:
-        unit = Unit(preprocess(a.src, a.D, a.I, a.clang)).run()
+        unit = Unit(preprocess(a.src, a.D, a.I, a.clang), a.nvptx).run()
         result = '#include <msl_sim.h>\n' + unit.body + unit.glue()
     except Refused as e:
         print('%s: error: %s' % (a.src, e), file=sys.stderr)

@@ -56,7 +56,7 @@ __attribute__((format(printf, 1, 2))) static void misuse(const char *fmt, ...)
 	char *p;
 	NSUInteger len, mapped;		/* mapped: 0 = memory of the caller */
 	void *shadow;
-	BOOL private_memory;
+	BOOL private_memory, foreign;	/* foreign: of sim.allocate */
 }
 @end
 
@@ -80,7 +80,9 @@ __attribute__((format(printf, 1, 2))) static void misuse(const char *fmt, ...)
 
 - (void)dealloc
 {
-	if (mapped)
+	if (foreign)
+		sim.release(p);
+	else if (mapped)
 		munmap(p - PAGE, mapped + 2 * PAGE);
 	sim_shadow_free(shadow, len);
 	[super dealloc];
@@ -485,7 +487,7 @@ static struct sim_bind bind_buffer(SimBuffer *b, NSUInteger offset, BOOL checked
 {
 	if (checked && b->mapped && !b->shadow)
 		b->shadow = sim_shadow_new(b->len);
-	return (struct sim_bind){b->p, b->len, offset, b->shadow, writable};
+	return (struct sim_bind){b->p, b->len, offset, b->shadow, writable, 0};
 }
 
 /* Runs one dispatch.  hazard: serial of the first threadgroup since the last barrier. */
@@ -504,7 +506,7 @@ static int run_command(struct command *c, SimResidency *set, uint64_t *hazard)
 		if (b->buffer)
 			d.buf[i] = bind_buffer(b->buffer, b->offset, checked, 0);
 		else if (b->bytes)
-			d.buf[i] = (struct sim_bind){b->bytes, b->n, 0, NULL, 0};
+			d.buf[i] = (struct sim_bind){b->bytes, b->n, 0, NULL, 0, 1};
 	}
 	for (int i = 0; checked && i < c->n_resident; i++)
 		reachable[d.n_resident++] = bind_buffer(c->resident->buffer[i], 0, YES, c->resident->writable[i]);
@@ -812,6 +814,11 @@ static NSError *compile(const char *source, const char *mode, char *path, size_t
 	b->len = n;
 	b->mapped = (n + PAGE - 1) / PAGE * PAGE;
 	b->private_memory = (o & 0xf0) == MTLResourceStorageModePrivate;
+	if (sim.allocate) {
+		b->foreign = YES;
+		b->p = sim.allocate(n);
+		return b;
+	}
 	m = mmap(NULL, b->mapped + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (m == MAP_FAILED || mprotect(m + PAGE, b->mapped, PROT_READ | PROT_WRITE)) {
 		b->mapped = 0;
@@ -832,6 +839,8 @@ static NSError *compile(const char *source, const char *mode, char *path, size_t
 	EXPECT((uintptr_t)p % PAGE == 0, "bytesNoCopy: address %p is not a multiple of the page size %d", p, PAGE);
 	EXPECT(n && n % PAGE == 0 && n <= MAX_BUFFER, "bytesNoCopy: %lu bytes, expected a multiple of the page size", n);
 	EXPECT(o == MTLResourceStorageModeShared && !d, "bytesNoCopy: only shared memory without a deallocator is simulated");
+	if (sim.allocate)	/* this GPU does not see ordinary memory */
+		return nil;
 	b = [SimBuffer new];
 	b->p = p;
 	b->len = n;

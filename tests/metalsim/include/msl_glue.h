@@ -74,9 +74,11 @@ template <class R, class... A> struct fn<R(A...)> {
 	};
 };
 
+#ifndef __NVPTX__
 template <class T> __local T &tgv(uint id)
 {
 	return *(__local T *)msl_rt_tg_static(id, sizeof(T), alignof(T));
 }
+#endif
 
 } /* namespace msl_glue */

@@ -3,6 +3,7 @@
  * MSL has no log1p and no expm1, so neither has this. */
 #pragma once
 
+#ifndef __NVPTX__
 extern "C" {
 float msl_m_expf(float) __asm__("expf");
 float msl_m_exp2f(float) __asm__("exp2f");
@@ -14,6 +15,7 @@ float msl_m_powf(float, float) __asm__("powf");
 float msl_m_tanhf(float) __asm__("tanhf");
 float msl_m_ldexpf(float, int) __asm__("ldexpf");
 }
+#endif
 
 namespace metal {
 

@@ -65,6 +65,12 @@ struct msl_slot {	/* the same layout as struct sim_slot: one SIMD-group operatio
 	ulong v2[32][2];	/* a second value */
 };
 
+#ifdef __NVPTX__
+#include "msl_vec.h"
+#include "msl_nvptx_math.h"
+#include "msl_math.h"
+#include "msl_nvptx.h"
+#else
 extern "C" {
 void msl_rt_barrier(uint flags);
 void msl_rt_simd_barrier(uint flags);
@@ -79,5 +85,6 @@ __local void *msl_rt_tg_static(uint id, ulong size, ulong align);
 #include "msl_vec.h"
 #include "msl_math.h"
 #include "msl_simd.h"
+#endif
 #include "msl_glue.h"
 #pragma clang diagnostic pop

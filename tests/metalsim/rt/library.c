@@ -108,6 +108,11 @@ const struct sim_kernel *sim_info(const struct sim_lib *l, int kernel)
 	return &l->info[kernel];
 }
 
+const char *sim_path(const struct sim_lib *l)
+{
+	return l->path;
+}
+
 int sim_checked(const struct sim_lib *l)
 {
 	return l->checked;
@@ -267,11 +272,14 @@ static uint32_t *permutation(struct machine *m, uint32_t n)
 
 int sim_run(struct sim_dispatch *d)
 {
-	struct machine *m = sim_machine ? sim_machine : machine_new();
 	uint32_t n = d->groups[0] * d->groups[1] * d->groups[2], *order;
-	uint64_t before = sim.reports;
 	unsigned status = __builtin_ia32_stmxcsr();
+	uint64_t before = sim.reports;
+	struct machine *m;
 
+	if (sim.gpu)
+		return sim.gpu(d);
+	m = sim_machine ? sim_machine : machine_new();
 	prepare(m, d);
 	order = permutation(m, n);
 	arm(sim.seconds);

@@ -34,6 +34,7 @@ void sim_close(struct sim_lib *l);
 int sim_find(const struct sim_lib *l, const char *name);	/* -1: no such kernel */
 int sim_count(const struct sim_lib *l);
 const struct sim_kernel *sim_info(const struct sim_lib *l, int kernel);
+const char *sim_path(const struct sim_lib *l);
 int sim_checked(const struct sim_lib *l);			/* compiled in check mode? */
 
 /* Function constants.  0, -1 no such constant, -2 wrong size; sim_constant(l, i) lists the numbers, -1 past the end. */
@@ -45,6 +46,7 @@ struct sim_bind {
 	uint64_t bytes, offset;
 	void *shadow;		/* from sim_shadow_new, or NULL: races through it are not seen */
 	int writable;
+	int immediate;		/* bytes of setBytes, in ordinary memory */
 };
 
 struct sim_dispatch {
@@ -78,6 +80,9 @@ extern struct sim {
 	int quiet;		/* no text on stderr */
 	double seconds;		/* time limit of one dispatch */
 	int flush;		/* denormals are zero */
+	int (*gpu)(struct sim_dispatch *d);	/* runs dispatches instead of the fibers (nvptx/), or NULL */
+	void *(*allocate)(size_t bytes);	/* where its buffers come from */
+	void (*release)(void *p);
 	uint64_t reports, switches;
 	char last[200];		/* the last report */
 } sim;

@@ -1,0 +1,153 @@
+/* gpu.c - runs the simulator's dispatches on an NVIDIA GPU: linked in, it takes the place of the fibers.
+ *
+ * What  The shipped Metal kernels, compiled by mslcc to PTX and by ptxas to a cubin beside the library ("X.so" and "X.so.cubin").
+ * Why   Whole models at GPU speed, and a second opinion from hardware with real warps, under the same host code.
+ * How   Buffers are managed memory, so one address serves both sides; every dispatch is one launch, waited for.  The driver is
+ *       loaded when the first buffer is made: nothing of CUDA is needed to build this.
+ * Careful
+ *       - Arguments of setBytes are copied to managed memory first.
+ *       - A kernel that fails poisons the context: every later dispatch then fails too. */
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "metalsim/rt/sim.h"
+
+enum { PARAMS = 22, IMMEDIATE = 4096, SHARED = 24576 };
+
+typedef int call(void);	/* of the driver; cast to its type where it is called */
+
+static struct {
+	int ready;
+	void *context, *module, **function;
+	const struct sim_lib *lib;
+	char *immediate;
+	call *set_current, *alloc, *free, *load, *get, *launch, *sync, *name;
+} cu;
+
+static void stop(const char *what, int code)
+{
+	const char *name = "unknown";
+
+	if (cu.name)
+		((int (*)(int, const char **))cu.name)(code, &name);
+	fprintf(stderr, "metalsim: %s: %s (%d)\n", what, name, code);
+	exit(1);
+}
+
+static void expect(const char *what, int code)
+{
+	if (code)
+		stop(what, code);
+}
+
+static call *find(void *h, const char *name)
+{
+	void *p = dlsym(h, name);
+	call *f;
+
+	memcpy(&f, &p, sizeof p);
+	if (!p)
+		stop(name, -1);
+	return f;
+}
+
+static void *allocate(size_t bytes);
+
+static void start(void)
+{
+	void *h = dlopen("libcuda.so.1", RTLD_NOW);
+	int device = 0;
+
+	if (!h)
+		stop("libcuda.so.1", -1);
+	cu.name = find(h, "cuGetErrorName");
+	cu.set_current = find(h, "cuCtxSetCurrent");
+	cu.alloc = find(h, "cuMemAllocManaged");
+	cu.free = find(h, "cuMemFree_v2");
+	cu.load = find(h, "cuModuleLoad");
+	cu.get = find(h, "cuModuleGetFunction");
+	cu.launch = find(h, "cuLaunchKernel");
+	cu.sync = find(h, "cuCtxSynchronize");
+	expect("cuInit", ((int (*)(unsigned))find(h, "cuInit"))(0));
+	expect("cuDeviceGet", ((int (*)(int *, int))find(h, "cuDeviceGet"))(&device, 0));
+	expect("cuDevicePrimaryCtxRetain", ((int (*)(void **, int))find(h, "cuDevicePrimaryCtxRetain"))(&cu.context, device));
+	cu.ready = 1;
+	cu.immediate = allocate(PARAMS * IMMEDIATE);
+}
+
+/* Contexts belong to threads: every entry says which. */
+static void enter(void)
+{
+	if (!cu.ready)
+		start();
+	expect("cuCtxSetCurrent", ((int (*)(void *))cu.set_current)(cu.context));
+}
+
+static void *allocate(size_t bytes)
+{
+	uint64_t p = 0;
+
+	enter();
+	expect("cuMemAllocManaged", ((int (*)(uint64_t *, size_t, unsigned))cu.alloc)(&p, bytes, 1));
+	memset((void *)(uintptr_t)p, 0, bytes);
+	return (void *)(uintptr_t)p;
+}
+
+static void release(void *p)
+{
+	enter();
+	expect("cuMemFree", ((int (*)(uint64_t))cu.free)((uint64_t)(uintptr_t)p));
+}
+
+static void load(const struct sim_lib *l)
+{
+	char path[600];
+
+	snprintf(path, sizeof path, "%s.cubin", sim_path(l));
+	expect(path, ((int (*)(void **, const char *))cu.load)(&cu.module, path));
+	free(cu.function);
+	cu.function = calloc((size_t)sim_count(l), sizeof *cu.function);
+	for (int i = 0; i < sim_count(l); i++) {
+		char name[64];
+
+		snprintf(name, sizeof name, "msl_entry_%d", i);
+		expect(name, ((int (*)(void **, void *, const char *))cu.get)(&cu.function[i], cu.module, name));
+	}
+	cu.lib = l;
+}
+
+static int run(struct sim_dispatch *d)
+{
+	uint64_t address[PARAMS];
+	void *param[PARAMS];
+
+	enter();
+	if (cu.lib != d->lib)
+		load(d->lib);
+	for (int i = 0; i < PARAMS; i++) {
+		const struct sim_bind *b = &d->buf[i];
+
+		address[i] = (uint64_t)(uintptr_t)b->base + b->offset;
+		if (b->immediate) {
+			memcpy(cu.immediate + i * IMMEDIATE, b->base, b->bytes);
+			address[i] = (uint64_t)(uintptr_t)(cu.immediate + i * IMMEDIATE);
+		}
+		param[i] = &address[i];
+	}
+	expect(sim_info(d->lib, d->kernel)->name,
+	      ((int (*)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **))
+	       cu.launch)(cu.function[d->kernel], d->groups[0], d->groups[1], d->groups[2], d->group_size[0], d->group_size[1],
+			  d->group_size[2], SHARED, NULL, param, NULL));
+	expect(sim_info(d->lib, d->kernel)->name, ((int (*)(void))cu.sync)());
+	return 0;
+}
+
+__attribute__((constructor)) static void take_over(void)
+{
+	sim.gpu = run;
+	sim.allocate = allocate;
+	sim.release = release;
+}
