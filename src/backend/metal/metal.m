@@ -397,6 +397,8 @@ static enum status open_device(struct metal *m, struct err *err)
 	m->nothing = [m->device newBufferWithLength:64 options:MTLResourceStorageModeShared];
 	if (!m->queue || !m->nothing)
 		return err_set(err, ERR_DEVICE, "metal: the device \"%s\" gives no command queue", [[m->device name] UTF8String]);
+	snprintf(m->name, sizeof m->name, "%s", [[m->device name] UTF8String]);
+	m->be.device = m->name;
 	metal_memory_open(m);
 	return compile(m, err);
 }

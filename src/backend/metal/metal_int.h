@@ -63,6 +63,7 @@ enum { METAL_USES = 64 };
 struct metal {
 	struct backend be;
 	id<MTLDevice> device;
+	char name[64];			/* of the device */
 	id<MTLCommandQueue> queue;
 	id<MTLLibrary> library;
 	id<MTLComputePipelineState> pipeline[KERNEL_COUNT][DTYPE_COUNT];

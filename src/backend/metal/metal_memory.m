@@ -344,8 +344,17 @@ static size_t setting(const char *name, size_t otherwise)
 	return v ? (size_t)strtoull(v, NULL, 10) : otherwise;
 }
 
+static uint64_t room(struct backend *be)
+{
+	struct metal *m = metal_of(be);
+
+	return m->limit > m->used ? m->limit - m->used : 0;
+}
+
 void metal_memory_open(struct metal *m)
 {
+	m->be.room = room;
+	m->be.host_memory = true;	/* one memory; nothing is in flight between steps */
 	m->be.alloc = metal_alloc;
 	m->be.release = metal_release;
 	m->be.upload = metal_upload;
