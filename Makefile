@@ -336,7 +336,7 @@ test-cuda:
 # On macOS these build the backend into the library; `make test-metal` runs it on the device and prints a report.  On Linux
 # they do nothing, and tests/metalsim/rules.mk builds the same files against the simulator.
 
-$(B)/obj/%.o: %.m $(METAL_SRC) $(B)/flags | $(B)/deps.ok
+$(B)/obj/%.o: %.m $(METAL_SRC) $(wildcard src/backend/*.h src/base/*.h) $(B)/flags | $(B)/deps.ok
 	$(call say,OBJC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(FLAGS) -fno-objc-arc -c -o $@ $<
