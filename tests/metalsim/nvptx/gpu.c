@@ -104,9 +104,14 @@ static void release(void *p)
 
 static void load(const struct sim_lib *l)
 {
+	static char loaded[600];
 	char path[600];
 
+	cu.lib = l;
 	snprintf(path, sizeof path, "%s.cubin", sim_path(l));
+	if (!strcmp(path, loaded))	/* the backend was opened again: the same kernels */
+		return;
+	memcpy(loaded, path, sizeof path);
 	expect(path, ((int (*)(void **, const char *))cu.load)(&cu.module, path));
 	free(cu.function);
 	cu.function = calloc((size_t)sim_count(l), sizeof *cu.function);
@@ -116,7 +121,6 @@ static void load(const struct sim_lib *l)
 		snprintf(name, sizeof name, "msl_entry_%d", i);
 		expect(name, ((int (*)(void **, void *, const char *))cu.get)(&cu.function[i], cu.module, name));
 	}
-	cu.lib = l;
 }
 
 static int run(struct sim_dispatch *d)
