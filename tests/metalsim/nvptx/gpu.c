@@ -17,14 +17,21 @@
 
 enum { PARAMS = 22, IMMEDIATE = 4096, SHARED = 24576 };
 
-typedef int call(void);	/* of the driver; cast to its type where it is called */
-
 static struct {
 	int ready;
 	void *context, *module, **function;
 	const struct sim_lib *lib;
 	char *immediate;
-	call *set_current, *alloc, *free, *load, *get, *launch, *sync, *name;
+	/* the driver's functions */
+	int (*name)(int code, const char **text);
+	int (*set_current)(void *context);
+	int (*alloc)(uint64_t *p, size_t bytes, unsigned flags);
+	int (*release)(uint64_t p);
+	int (*load)(void **module, const char *path);
+	int (*get)(void **function, void *module, const char *name);
+	int (*launch)(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+		      void *stream, void **param, void **extra);
+	int (*sync)(void);
 } cu;
 
 static void stop(const char *what, int code)
@@ -32,7 +39,7 @@ static void stop(const char *what, int code)
 	const char *name = "unknown";
 
 	if (cu.name)
-		((int (*)(int, const char **))cu.name)(code, &name);
+		cu.name(code, &name);
 	fprintf(stderr, "metalsim: %s: %s (%d)\n", what, name, code);
 	exit(1);
 }
@@ -43,15 +50,14 @@ static void expect(const char *what, int code)
 		stop(what, code);
 }
 
-static call *find(void *h, const char *name)
+/* dlsym gives an object pointer; POSIX promises that the bits are a function's address. */
+static void find(void *h, const char *name, void *fn, size_t size)
 {
 	void *p = dlsym(h, name);
-	call *f;
 
-	memcpy(&f, &p, sizeof p);
 	if (!p)
 		stop(name, -1);
-	return f;
+	memcpy(fn, &p, size);
 }
 
 static void *allocate(size_t bytes);
@@ -59,21 +65,24 @@ static void *allocate(size_t bytes);
 static void start(void)
 {
 	void *h = dlopen("libcuda.so.1", RTLD_NOW);
-	int device = 0;
+	int (*init)(unsigned flags), (*get_device)(int *device, int number), (*retain)(void **context, int device), device = 0;
 
 	if (!h)
 		stop("libcuda.so.1", -1);
-	cu.name = find(h, "cuGetErrorName");
-	cu.set_current = find(h, "cuCtxSetCurrent");
-	cu.alloc = find(h, "cuMemAllocManaged");
-	cu.free = find(h, "cuMemFree_v2");
-	cu.load = find(h, "cuModuleLoad");
-	cu.get = find(h, "cuModuleGetFunction");
-	cu.launch = find(h, "cuLaunchKernel");
-	cu.sync = find(h, "cuCtxSynchronize");
-	expect("cuInit", ((int (*)(unsigned))find(h, "cuInit"))(0));
-	expect("cuDeviceGet", ((int (*)(int *, int))find(h, "cuDeviceGet"))(&device, 0));
-	expect("cuDevicePrimaryCtxRetain", ((int (*)(void **, int))find(h, "cuDevicePrimaryCtxRetain"))(&cu.context, device));
+	find(h, "cuGetErrorName", &cu.name, sizeof cu.name);
+	find(h, "cuCtxSetCurrent", &cu.set_current, sizeof cu.set_current);
+	find(h, "cuMemAllocManaged", &cu.alloc, sizeof cu.alloc);
+	find(h, "cuMemFree_v2", &cu.release, sizeof cu.release);
+	find(h, "cuModuleLoad", &cu.load, sizeof cu.load);
+	find(h, "cuModuleGetFunction", &cu.get, sizeof cu.get);
+	find(h, "cuLaunchKernel", &cu.launch, sizeof cu.launch);
+	find(h, "cuCtxSynchronize", &cu.sync, sizeof cu.sync);
+	find(h, "cuInit", &init, sizeof init);
+	find(h, "cuDeviceGet", &get_device, sizeof get_device);
+	find(h, "cuDevicePrimaryCtxRetain", &retain, sizeof retain);
+	expect("cuInit", init(0));
+	expect("cuDeviceGet", get_device(&device, 0));
+	expect("cuDevicePrimaryCtxRetain", retain(&cu.context, device));
 	cu.ready = 1;
 	cu.immediate = allocate(PARAMS * IMMEDIATE);
 }
@@ -83,7 +92,7 @@ static void enter(void)
 {
 	if (!cu.ready)
 		start();
-	expect("cuCtxSetCurrent", ((int (*)(void *))cu.set_current)(cu.context));
+	expect("cuCtxSetCurrent", cu.set_current(cu.context));
 }
 
 static void *allocate(size_t bytes)
@@ -91,7 +100,7 @@ static void *allocate(size_t bytes)
 	uint64_t p = 0;
 
 	enter();
-	expect("cuMemAllocManaged", ((int (*)(uint64_t *, size_t, unsigned))cu.alloc)(&p, bytes, 1));
+	expect("cuMemAllocManaged", cu.alloc(&p, bytes, 1));
 	memset((void *)(uintptr_t)p, 0, bytes);
 	return (void *)(uintptr_t)p;
 }
@@ -99,7 +108,7 @@ static void *allocate(size_t bytes)
 static void release(void *p)
 {
 	enter();
-	expect("cuMemFree", ((int (*)(uint64_t))cu.free)((uint64_t)(uintptr_t)p));
+	expect("cuMemFree", cu.release((uint64_t)(uintptr_t)p));
 }
 
 static void load(const struct sim_lib *l)
@@ -112,14 +121,14 @@ static void load(const struct sim_lib *l)
 	if (!strcmp(path, loaded))	/* the backend was opened again: the same kernels */
 		return;
 	memcpy(loaded, path, sizeof path);
-	expect(path, ((int (*)(void **, const char *))cu.load)(&cu.module, path));
+	expect(path, cu.load(&cu.module, path));
 	free(cu.function);
 	cu.function = calloc((size_t)sim_count(l), sizeof *cu.function);
 	for (int i = 0; i < sim_count(l); i++) {
 		char name[64];
 
 		snprintf(name, sizeof name, "msl_entry_%d", i);
-		expect(name, ((int (*)(void **, void *, const char *))cu.get)(&cu.function[i], cu.module, name));
+		expect(name, cu.get(&cu.function[i], cu.module, name));
 	}
 }
 
@@ -142,10 +151,9 @@ static int run(struct sim_dispatch *d)
 		param[i] = &address[i];
 	}
 	expect(sim_info(d->lib, d->kernel)->name,
-	      ((int (*)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **))
-	       cu.launch)(cu.function[d->kernel], d->groups[0], d->groups[1], d->groups[2], d->group_size[0], d->group_size[1],
-			  d->group_size[2], SHARED, NULL, param, NULL));
-	expect(sim_info(d->lib, d->kernel)->name, ((int (*)(void))cu.sync)());
+	       cu.launch(cu.function[d->kernel], d->groups[0], d->groups[1], d->groups[2], d->group_size[0], d->group_size[1],
+			 d->group_size[2], SHARED, NULL, param, NULL));
+	expect(sim_info(d->lib, d->kernel)->name, cu.sync());
 	return 0;
 }
 
