@@ -200,7 +200,8 @@ static void hc_out_rows(void *ctx, long begin, long end, int thread)
 	(void)thread;
 	for (long i = begin; i < end; i++) {
 		const int32_t t = (int32_t)(i / run->parts), part = (int32_t)(i % run->parts);
-		const int32_t first = d / N * part / run->parts * N, last = part + 1 < run->parts ? d / N * (part + 1) / run->parts * N : d;
+		const int32_t first = d / N * part / run->parts * N;
+		const int32_t last = part + 1 < run->parts ? d / N * (part + 1) / run->parts * N : d;
 		float *s = row_of(run->streams, t);
 		const float *y = row_of(run->y, t), *post = row_of(run->coef, t) + 4, *c = post + 4;
 
