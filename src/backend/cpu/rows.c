@@ -188,6 +188,7 @@ void cpu_hc_head(struct backend *be, const struct step *s, struct tensor *x, con
 struct hc_out_run {
 	struct tensor *streams;
 	const struct tensor *coef, *y;
+	int32_t parts;		/* a row's channels are dealt out in so many parts */
 };
 
 static void hc_out_rows(void *ctx, long begin, long end, int thread)
@@ -197,21 +198,23 @@ static void hc_out_rows(void *ctx, long begin, long end, int thread)
 	const int32_t d = run->y->width;
 
 	(void)thread;
-	for (long t = begin; t < end; t++) {
-		float *s = row_of(run->streams, (int32_t)t);
-		const float *y = row_of(run->y, (int32_t)t), *post = row_of(run->coef, (int32_t)t) + 4,
-			    *c = post + 4;
+	for (long i = begin; i < end; i++) {
+		const int32_t t = (int32_t)(i / run->parts), part = (int32_t)(i % run->parts);
+		const int32_t first = d / N * part / run->parts * N;
+		const int32_t last = part + 1 < run->parts ? d / N * (part + 1) / run->parts * N : d;
+		float *s = row_of(run->streams, t);
+		const float *y = row_of(run->y, t), *post = row_of(run->coef, t) + 4, *c = post + 4;
 
-		for (int32_t at = 0; at < d; at += N) {
+		for (int32_t at = first; at < last; at += N) {
 			float in[4][N], out[N];
-			int32_t n = d - at < N ? d - at : N;
+			int32_t n = last - at < N ? last - at : N;
 
 			for (int j = 0; j < 4; j++)
 				memcpy(in[j], s + j * d + at, (size_t)n * sizeof *s);
 			for (int k = 0; k < 4; k++) {
-				for (int32_t i = 0; i < n; i++)
-					out[i] = post[k] * y[at + i] + c[k] * in[0][i] + c[4 + k] * in[1][i] +
-						 c[8 + k] * in[2][i] + c[12 + k] * in[3][i];
+				for (int32_t m = 0; m < n; m++)
+					out[m] = post[k] * y[at + m] + c[k] * in[0][m] + c[4 + k] * in[1][m] +
+						 c[8 + k] * in[2][m] + c[12 + k] * in[3][m];
 				memcpy(s + k * d + at, out, (size_t)n * sizeof *s);
 			}
 		}
@@ -221,10 +224,12 @@ static void hc_out_rows(void *ctx, long begin, long end, int thread)
 void cpu_hc_out(struct backend *be, const struct step *s, struct tensor *streams, const struct tensor *coef,
 		const struct tensor *y)
 {
-	struct hc_out_run run = {streams, coef, y};
+	struct hc_out_run run = {streams, coef, y, 1};
 
 	assert(streams->width == 4 * y->width && coef->width == GEOM_MIX);
-	cpu_for(cpu_of(be), s->n_rows, 8 * (int64_t)y->width, hc_out_rows, &run);
+	if (s->n_rows < 2 * cpu_of(be)->threads && y->width >= 1024)
+		run.parts = y->width / 512;
+	cpu_for(cpu_of(be), (int64_t)s->n_rows * run.parts, 20 * (int64_t)y->width / run.parts, hc_out_rows, &run);
 }
 
 /* ------------------------------------------------------------------ norms, rotation, elementwise */
