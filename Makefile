@@ -300,7 +300,7 @@ check/%: %.c FORCE
 
 # --- CUDA -----------------------------------------------------------------------------------------------
 # libds4_cuda.so stands beside ds4, which loads it when a device answers.  `make cuda` builds it.  With everything else it is
-# built with CUDA=1, and by default where nvcc and a device are: six architectures take ten minutes of one core, which a
+# built with CUDA=1, and by default where nvcc and a device are: six architectures take six minutes of one core, which a
 # machine that only has the toolkit need not spend.  CUDA_ARCH lists compute capabilities ("native": this machine's); the last
 # one is kept as PTX too, for later devices.  90a is Hopper with its own product instruction.
 
@@ -311,7 +311,7 @@ CUDA_ARCH ?= 80 86 89 90a 100 120
 CUDA_SRC  := $(sort $(wildcard src/backend/cuda/*.cu))
 CUDA_PTX   = $(filter-out %a,$(lastword $(CUDA_ARCH)))
 CUDA_CODE  = $(if $(filter native,$(CUDA_ARCH)),-arch=native,$(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
-             $(if $(CUDA_PTX),-gencode arch=compute_$(CUDA_PTX),code=compute_$(CUDA_PTX))) \
+             $(foreach a,$(CUDA_PTX),-gencode arch=compute_$(a),code=compute_$(a))) \
              $(if $(filter 90a,$(CUDA_ARCH)),-DDS4_CUDA_WGMMA)
 
 .PHONY: cuda test-cuda
