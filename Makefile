@@ -98,11 +98,11 @@ endif
 EVENT := libevent libevent_pthreads libevent_openssl
 FLAGS = -std=gnu11 $(OPT_$(VARIANT)) $(FP) -pthread $(WARN) -Isrc \
         $(call pkg,--cflags,jansson) $(call pkg,--cflags,libcurl) $(call pkg,--cflags,libcrypto) \
-        $(call pkg,--cflags,$(EVENT)) $(call pkg,--cflags,libpcre2-8) $(CPPFLAGS) $(CFLAGS)
+        $(call pkg,--cflags,$(EVENT)) $(CPPFLAGS) $(CFLAGS)
 CLI_FLAGS  = $(call pkg,--cflags,libedit) -DDS4_VERSION='"$(VERSION)"' -DDS4_PREFIX='"$(PREFIX)"'
 TEST_FLAGS = -Itests $(call pkg,--cflags,cmocka)
 LIBS  = $(or $(call pkg,--libs,jansson),-ljansson) $(or $(call pkg,--libs,libedit),-ledit) \
-        $(or $(call pkg,--libs,libcurl),-lcurl) $(or $(call pkg,--libs,libpcre2-8),-lpcre2-8) \
+        $(or $(call pkg,--libs,libcurl),-lcurl) \
         $(or $(call pkg,--libs,$(EVENT)),-levent -levent_pthreads -levent_openssl) \
         $(or $(call pkg,--libs,libssl),-lssl) $(or $(call pkg,--libs,libcrypto),-lcrypto) -lm \
         $(if $(DARWIN),-framework Metal -framework Foundation -framework CoreGraphics)

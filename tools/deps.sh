@@ -67,7 +67,6 @@ for group; do
 		need libcurl4-openssl-dev - curl/curl.h libcurl curl
 		need libssl-dev openssl@3 openssl/evp.h libcrypto crypto
 		need libevent-dev libevent event2/event.h libevent event
-		need libpcre2-dev pcre2 "PCRE2_CODE_UNIT_WIDTH=8 pcre2.h" libpcre2-8 pcre2-8
 		;;
 	test)
 		need libcmocka-dev cmocka "stdarg.h stddef.h stdint.h setjmp.h cmocka.h" cmocka cmocka
