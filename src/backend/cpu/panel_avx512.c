@@ -292,7 +292,7 @@ INLINE void block_mins(__m512i *z, const struct tile *t, int32_t b, int X, int V
 #pragma GCC unroll 24
 	for (int i = 0; i < X * V; i++)
 		z[i] = _mm512_setzero_si512();
-#pragma GCC unroll 8
+#pragma GCC unroll 2
 	for (int j = 0; j < 8; j++)
 #pragma GCC unroll 12
 		for (int i = 0; i < X; i++) {
@@ -340,41 +340,35 @@ INLINE void tile(const struct tile *t, int X, int V, enum form form)
 			_mm512_mask_storeu_ps(t->y + (size_t)i * t->y_stride + 16 * v, t->mask[v], acc[V * i + v]);
 }
 
-#define TILE(X, V, form, name)                             \
-	static void name##_##X##_##V(const struct tile *t) \
-	{                                                  \
-		tile(t, X, V, form);                       \
+#define TILE(X, form, name)                           \
+	static void name##_##X(const struct tile *t)  \
+	{                                             \
+		tile(t, X, 2, form);                  \
 	}
-#define TILES(V, form, name)     \
-	TILE(1, V, form, name)   \
-	TILE(2, V, form, name)   \
-	TILE(3, V, form, name)   \
-	TILE(4, V, form, name)   \
-	TILE(5, V, form, name)   \
-	TILE(6, V, form, name)   \
-	TILE(7, V, form, name)   \
-	TILE(8, V, form, name)   \
-	TILE(9, V, form, name)   \
-	TILE(10, V, form, name)  \
-	TILE(11, V, form, name)  \
-	TILE(12, V, form, name)
-TILES(1, GROUPS, groups)
-TILES(2, GROUPS, groups)
-TILES(1, BLOCKS, blocks)
-TILES(2, BLOCKS, blocks)
-TILES(1, BLOCKS_SUB, subs)
-TILES(2, BLOCKS_SUB, subs)
+TILE(1, GROUPS, groups)
+TILE(2, GROUPS, groups)
+TILE(3, GROUPS, groups)
+TILE(4, GROUPS, groups)
+TILE(6, GROUPS, groups)
+TILE(8, GROUPS, groups)
+TILE(12, GROUPS, groups)
+TILE(1, BLOCKS, blocks)
+TILE(2, BLOCKS, blocks)
+TILE(4, BLOCKS, blocks)
+TILE(8, BLOCKS, blocks)
+TILE(12, BLOCKS, blocks)
+TILE(1, BLOCKS_SUB, subs)
+TILE(4, BLOCKS_SUB, subs)
+TILE(12, BLOCKS_SUB, subs)
 
-#define NAMES(V, name)                                                                                          \
-	{                                                                                                       \
-		name##_1_##V, name##_2_##V, name##_3_##V, name##_4_##V, name##_5_##V, name##_6_##V,             \
-			name##_7_##V, name##_8_##V, name##_9_##V, name##_10_##V, name##_11_##V, name##_12_##V   \
-	}
-
-static void (*const tiles[FORMS][2][PANEL_X])(const struct tile *t) = {
-	{NAMES(1, groups), NAMES(2, groups)},
-	{NAMES(1, blocks), NAMES(2, blocks)},
-	{NAMES(1, subs), NAMES(2, subs)},
+/* The largest tile of at most that many rows: each takes a second or more of the compiler's time, so there are few. */
+static const struct {
+	int32_t rows;
+	void (*times[FORMS])(const struct tile *t);
+} tiles[] = {
+	{12, {groups_12, blocks_12, subs_12}}, {8, {groups_8, blocks_8, NULL}}, {6, {groups_6, NULL, NULL}},
+	{4, {groups_4, blocks_4, subs_4}},     {3, {groups_3, NULL, NULL}},     {2, {groups_2, blocks_2, NULL}},
+	{1, {groups_1, blocks_1, subs_1}},
 };
 
 /* ------------------------------------------------------------------ the matrix */
@@ -383,19 +377,18 @@ void panel_times_avx512(const struct panel_part *m)
 {
 	const enum form form = m->type == DTYPE_Q2_K ? BLOCKS : m->type == DTYPE_Q4_K ? BLOCKS_SUB : GROUPS;
 	const struct dot_job *j = m->j;
-	const int32_t n_tiles = (m->n + PANEL_X - 1) / PANEL_X;
 	struct tile t = {.p = m->p, .k = m->k, .first = m->k0 == 0, .y_stride = j->y_stride};
 
-	for (int32_t i = 0; i < n_tiles; i++) {
-		const int32_t first = m->n * i / n_tiles, n = m->n * (i + 1) / n_tiles - first;
-
-		panel_copy_x(m->p, j->x + first, n, m->k0, m->k);
+	for (int32_t i = 0, size = 0; i < m->n; i += tiles[size].rows) {
+		while (tiles[size].rows > m->n - i || !tiles[size].times[form])
+			size++;
+		panel_copy_x(m->p, j->x + i, tiles[size].rows, m->k0, m->k);
 		for (int32_t r = 0; r < m->rows; r += 32) {
 			t.s = r / 16;
-			t.y = j->y + (size_t)first * j->y_stride + (size_t)(m->r0 + r);
+			t.y = j->y + (size_t)i * j->y_stride + (size_t)(m->r0 + r);
 			t.mask[0] = strip_mask(m->rows - r);
-			t.mask[1] = strip_mask(m->rows - r - 16);
-			tiles[form][m->rows - r > 16][n - 1](&t);
+			t.mask[1] = strip_mask(m->rows - r - 16);	/* none: the second strip is old, and not stored */
+			tiles[size].times[form](&t);
 		}
 	}
 }
