@@ -241,6 +241,7 @@ struct be_options {
 
 struct backend {
 	const char *name;
+	const char *kernels;		/* which of its kernels run, where last bits depend on it; NULL: it has one set */
 	struct ops ops;
 	struct err err;			/* first failure since the last be_submit */
 	int failing;			/* set atomically by the thread that writes err */

@@ -177,11 +177,13 @@ static struct tree_key file_key(const struct gguf *g)
 struct tree_key engine_fingerprint(const struct engine *e)
 {
 	const struct backend *be = e->be;
-	uint64_t name = hash64(be->name, strlen(be->name));
+	uint64_t name = hash64(be->name, strlen(be->name)),
+		 kernels = be->kernels ? hash64(be->kernels, strlen(be->kernels)) : 0;
 	int32_t words[GEOM_BLOCK] = {(int32_t)be->real_bytes, (int32_t)be->row_bytes, (int32_t)be->key_bytes,
 				     be->numerics.fp8, be->numerics.fp4, be->numerics.packed,
 				     (int32_t)e->layout.block_bytes, (int32_t)e->layout.check_bytes,
-				     (int32_t)(uint32_t)name, (int32_t)(uint32_t)(name >> 32)};
+				     (int32_t)(uint32_t)name, (int32_t)(uint32_t)(name >> 32),
+				     (int32_t)(uint32_t)kernels, (int32_t)(uint32_t)(kernels >> 32)};
 
 	return tree_key_next(file_key(e->gguf), words);
 }

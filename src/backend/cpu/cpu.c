@@ -174,6 +174,7 @@ enum status cpu_open(struct backend **out, const struct be_options *opt, struct 
 		return err_set(err, ERR_MEMORY, "no memory for the cpu backend");
 	c->be = (struct backend){
 		.name = "cpu",
+		.kernels = dot->name,
 		.ops = cpu_ops,
 		.numerics = opt->numerics,
 		.real_bytes = sizeof(float),

@@ -338,7 +338,7 @@ static struct cost decode(const char *dir, int32_t n)
 
 static void saving_slows_decoding_by_less_than_3_percent(void **state)
 {
-	enum { N = 640, TIMES = 5 };
+	enum { N = 2560, TIMES = 6 };
 	struct cost best[2] = {{1e9, 1e9}, {1e9, 1e9}};
 	char dir[256];
 
